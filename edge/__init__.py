@@ -1,0 +1,35 @@
+"""The preview edge: front door of sandboxes' preview URLs, which wakes the ones that sleep.
+
+One line says what it does, and the rooms below say where::
+
+    client -> listener -> scan -> decide -> forward | refuse | settle one need, then decide again
+
+Vocabulary, one word each, used everywhere:
+
+======== ==========================================================================================
+client       who sent the request (a browser, an API client, somebody's own proxy)
+upstream     the app inside the sandbox
+target       what the Host header asks for: a sandbox and a port
+record       what the control plane says about a sandbox or a grant, with a version
+incarnation  one execution of a sandbox; every resume starts a new one
+route        the address of one port of one incarnation
+exchange     one request and its answer
+wake         one resume with everybody who waits for it
+window       how long an exchange may wait for resume plus the app's port accepting
+admission    room to run or to wait
+relay        moving an HTTP body from one side to the other
+tunnel       moving bytes both ways after a 101
+drain        shutting down without dropping what is under way
+======== ==========================================================================================
+
+Rooms, and who may import whom (``tests/test_imports.py`` holds us to it)::
+
+    core  <-  state, wake  <-  traffic  <-  ops  <-  cli
+    core, state.wire  <-  appliance        (nothing in the edge imports the appliance)
+
+``core`` decides and does no I/O; ``state`` is what the edge asks of a control plane; ``wake`` keeps
+records fresh and wakes sandboxes; ``traffic`` moves bytes (start reading at ``traffic/flow.py``);
+``ops`` starts, observes and stops it all.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Decisions. No async, no clock, no sockets: time and bytes come in as arguments."""

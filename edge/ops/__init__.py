@@ -1,0 +1,1 @@
+"""Running the edge: telemetry, the admin listener, start, workers and drain."""

@@ -1,0 +1,1 @@
+"""Bytes between clients and upstreams. Start reading at ``flow.py``."""
