@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class State(StrEnum):
@@ -88,3 +88,11 @@ class GrantRecord:
     status: GrantStatus
     expires_at: float
     version: int
+
+
+class Missing(Enum):
+    """Why there is no record to be had from what the edge knows."""
+
+    UNKNOWN = "a look-up is needed"
+    ABSENT = "the control plane said there is none"
+    LOST = "the control plane has been silent for too long to believe anything"

@@ -1,0 +1,335 @@
+"""The decision: what happens to a request, read from top to bottom.
+
+`decide` looks at a `Head` and at what the edge knows (`View`) and says forward, refuse, or what must
+be found out first. It only reads, awaits nothing, and can be asked again after every need was
+settled: the order of the checks stands once, here. The order is a security property: **a stranger
+costs a few comparisons, never a look-up, a control-plane call or a wake.**
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.core import errors
+from edge.core.credentials import (
+    DIRECT,
+    PROXY,
+    Claims,
+    Expectation,
+    Family,
+    FamilyProblems,
+    Keys,
+    Peeked,
+    TokenCache,
+    peek,
+    scope_problem,
+)
+from edge.core.errors import EdgeError, Problem
+from edge.core.head import Head
+from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State, Transport
+from edge.core.target import Target
+
+MAX_VIA = 5
+"""A request that passed through edges this often is a loop (contract: what is forwarded)."""
+MAX_COOKIES = 4
+"""Continuation cookies of one request that are tried; a browser sends one."""
+
+
+class View(Protocol):
+    """What the edge knows at this moment. All of it is cheap to read."""
+
+    keys: Keys
+    tokens: TokenCache
+    expect: Expectation
+    websocket_cookie: bool
+
+    def target(self, host: bytes) -> Target | EdgeError:
+        """What a Host value asks for."""
+
+    def sandbox(self, sandbox_id: str) -> SandboxRecord | Missing:
+        """The record of a sandbox."""
+
+    def grant(self, grant_id: str) -> GrantRecord | Missing:
+        """The record of a grant."""
+
+    def has_room(self, sandbox_id: str) -> bool:
+        """Whether one more exchange may run or wait there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The circumstances of a request that are not in its head.
+
+    ``cookie_name`` is the continuation cookie's name under the scheme the client sees, ``origin``
+    the preview's own origin (``https://host``). ``admitted``: it holds a place already.
+    """
+
+    cookie_name: bytes
+    origin: bytes
+    admitted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Need: check the signature of a token that looks right."""
+
+    token: bytes
+    family: Family
+    peeked: Peeked
+    names: FamilyProblems
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Need: ask the control plane about a sandbox or a grant."""
+
+    access: Access
+    sandbox_id: str = ""
+    grant_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Need: the sandbox is not running, and may be brought to run."""
+
+    access: Access
+    record: SandboxRecord
+
+
+Need = Verify | LookUp | Wake
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an authorised request may reach, and by which claims. ``continues``: give it the cookie."""
+
+    target: Target
+    claims: Claims
+    family: Family
+    kind: Transport
+    continues: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send it to this incarnation."""
+
+    access: Access
+    record: SandboxRecord
+    grant: GrantRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer it with this error. ``access`` is set when the request was authorised all the same."""
+
+    error: EdgeError
+    access: Access | None = None
+
+
+Decision = Forward | Refuse | Need
+
+
+def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
+    """What happens to this request. ``now`` is Unix time in seconds."""
+    target = view.target(head.host)
+    if isinstance(target, EdgeError):
+        return Refuse(target)
+    if head.via >= MAX_VIA:
+        return Refuse(EdgeError(errors.PREVIEW_LOOP))
+
+    access = _authorise(head, asked, view, target, now)
+    if not isinstance(access, Access):
+        return access
+
+    record = view.sandbox(target.sandbox_id)
+    if not isinstance(record, SandboxRecord):
+        return _without_record(record, access)
+    if record.state is State.DESTROYED:
+        return Refuse(EdgeError(errors.SANDBOX_NOT_FOUND), access)
+
+    grant = view.grant(access.claims.grant)
+    if not isinstance(grant, GrantRecord):
+        return _without_grant(grant, access)
+    problem = _policy_problem(head, access, record, grant, now)
+    if problem is not None:
+        return Refuse(EdgeError(problem), access)
+
+    problem = _state_problem(record)
+    if problem is not None:
+        return Refuse(EdgeError(problem), access)
+    if not asked.admitted and not view.has_room(record.id):
+        return Refuse(EdgeError(errors.PREVIEW_OVERLOADED), access)
+    if record.state is State.RUNNING:
+        return Forward(access, record, grant)
+    return Wake(access, record)
+
+
+# --- 2. credential ------------------------------------------------------------------------------------
+
+
+def _authorise(
+    head: Head, asked: Asked, view: View, target: Target, now: float
+) -> Access | Refuse | Verify:
+    """Which credential speaks for the request: proxy header, query token or cookie, in that order."""
+    kind = Transport.WEBSOCKET if head.websocket else Transport.HTTP
+    if head.proxy_mode:
+        tokens, family, names = tuple(head.proxy_tokens), Family.PROXY, PROXY
+    elif head.edge_tokens:
+        # A query token decides alone: falling back to the cookie would hide that a link is dead.
+        tokens, family, names = head.edge_tokens, Family.EDGE, DIRECT
+    else:
+        return _by_cookie(head, asked, view, target, now)
+    if not tokens:
+        return Refuse(EdgeError(names.missing))
+    if len(tokens) > 1:
+        return Refuse(EdgeError(names.invalid))
+    outcome = _by_token(tokens[0], family, names, view, target, kind, now)
+    if isinstance(outcome, Problem):
+        return Refuse(EdgeError(outcome))
+    if isinstance(outcome, Verify):
+        return outcome
+    continues = family is Family.EDGE and kind is Transport.HTTP
+    return Access(target, outcome, family, kind, continues)
+
+
+def _by_cookie(
+    head: Head, asked: Asked, view: View, target: Target, now: float
+) -> Access | Refuse | Verify:
+    tokens = cookie_values(head, asked.cookie_name) if head.cookies else []
+    kind = Transport.HTTP
+    if head.websocket and not (
+        view.websocket_cookie and tokens and head.value(b"origin") == asked.origin
+    ):
+        return Refuse(EdgeError(errors.EDGE_TOKEN_MISSING))
+    problem = errors.EDGE_TOKEN_MISSING
+    for token in tokens[:MAX_COOKIES]:
+        outcome = _by_token(token, Family.CONTINUATION, DIRECT, view, target, kind, now)
+        if isinstance(outcome, Claims):
+            used = Transport.WEBSOCKET if head.websocket else Transport.HTTP
+            return Access(target, outcome, Family.CONTINUATION, used, continues=False)
+        if isinstance(outcome, Verify):
+            return outcome
+        problem = outcome
+    return Refuse(EdgeError(problem))
+
+
+def _by_token(
+    token: bytes,
+    family: Family,
+    names: FamilyProblems,
+    view: View,
+    target: Target,
+    kind: Transport,
+    now: float,
+) -> Claims | Problem | Verify:
+    """The claims of a genuine token that fits here; or what is wrong with it; or that it must be verified.
+
+    Everything that can be compared is compared before the signature is checked.
+    """
+    claims = view.tokens.claims(family, token)
+    peeked = None
+    if claims is None:
+        if view.tokens.refuted(family, token):
+            return names.invalid
+        peeked = peek(token, family, view.keys, view.expect)
+        if peeked is None:
+            return names.invalid
+        claims = peeked.claims
+    problem = scope_problem(claims, names, target.sandbox_id, target.port, kind, now)
+    if problem is not None:
+        return problem
+    return claims if peeked is None else Verify(token, family, peeked, names)
+
+
+def cookie_values(head: Head, name: bytes) -> list[bytes]:
+    """The values of every cookie of that name, in order (RFC 6265 section 5.4 allows several)."""
+    values = []
+    for _, header in head.cookies:
+        if name in header:
+            for pair in header.split(b";"):
+                key, _, value = pair.strip(b" \t").partition(b"=")
+                if key == name:
+                    values.append(value)
+    return values
+
+
+# --- 3. record, 4. policy, 5. state -------------------------------------------------------------------
+
+
+def _without_record(missing: SandboxRecord | Missing, access: Access) -> Refuse | LookUp:
+    if missing is Missing.UNKNOWN:
+        return LookUp(access, sandbox_id=access.target.sandbox_id)
+    if missing is Missing.ABSENT:
+        return Refuse(EdgeError(errors.SANDBOX_NOT_FOUND), access)
+    return Refuse(EdgeError(errors.CONTROL_PLANE_UNAVAILABLE), access)
+
+
+def _without_grant(missing: GrantRecord | Missing, access: Access) -> Refuse | LookUp:
+    if missing is Missing.UNKNOWN:
+        return LookUp(access, grant_id=access.claims.grant)
+    if missing is Missing.ABSENT:
+        return Refuse(EdgeError(_names(access).grant_invalid), access)
+    return Refuse(EdgeError(errors.CONTROL_PLANE_UNAVAILABLE), access)
+
+
+def _names(access: Access) -> FamilyProblems:
+    return PROXY if access.family is Family.PROXY else DIRECT
+
+
+def _policy_problem(
+    head: Head, access: Access, record: SandboxRecord, grant: GrantRecord, now: float
+) -> Problem | None:
+    """The grant must stand, reach this far, and private traffic needs its second key."""
+    problem = grant_problem(access, grant, now)
+    if problem is not None:
+        return problem
+    if record.previews_disabled:
+        return errors.PREVIEW_SANDBOX_DISABLED
+    if record.traffic_token_sha256 is not None:
+        return _traffic_problem(head.traffic_tokens, record.traffic_token_sha256)
+    return None
+
+
+def grant_problem(access: Access, grant: GrantRecord, now: float) -> Problem | None:
+    """Why a grant no longer carries this access, else None. Also asked about open tunnels."""
+    names = _names(access)
+    if grant.status is GrantStatus.REVOKED:
+        return names.grant_revoked
+    if grant.status is GrantStatus.EXPIRED or grant.expires_at <= now:
+        return names.expired
+    if grant.status is GrantStatus.DISABLED:
+        return names.grant_disabled
+    if (
+        grant.sandbox_id != access.target.sandbox_id
+        or grant.port != access.target.port
+        or access.kind not in grant.kinds
+    ):
+        return names.scope
+    return None
+
+
+def _traffic_problem(tokens: list[bytes], expected_sha256: str) -> Problem | None:
+    if not tokens:
+        return errors.TRAFFIC_ACCESS_TOKEN_MISSING
+    digest = hashlib.sha256(tokens[0]).hexdigest()
+    if len(tokens) > 1 or not hmac.compare_digest(digest, expected_sha256):
+        return errors.TRAFFIC_ACCESS_TOKEN_INVALID
+    return None
+
+
+def _state_problem(record: SandboxRecord) -> Problem | None:
+    """What each state means for a request; None = it runs, or can be waited for."""
+    match record.state:
+        case State.PAUSED | State.PAUSING if not record.auto_resume:
+            # A sandbox being paused for inactivity may go on running; one without auto-resume that
+            # is already paused will not.
+            return errors.SANDBOX_PAUSED_AUTO_RESUME_DISABLED if record.state is State.PAUSED else None
+        case State.ERROR:
+            return errors.SANDBOX_ERROR
+        case State.RUNNING if record.upstream is None:
+            return errors.EDGE_RUNTIME_HOST_UNREACHABLE
+    return None
