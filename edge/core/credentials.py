@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -87,26 +88,36 @@ class Keys:
 def keys_from_jwks(document: Mapping[str, Any]) -> dict[str, Key]:
     """The usable signing keys of a JWK set (RFC 7517), by ``kid``.
 
-    Keys without ``kid``, for encryption, or of other algorithms are passed over, as section 5 of the
-    RFC asks. Raises ValueError when the document is no JWK set or no key of it can be used.
+    Keys without ``kid``, for encryption, of other algorithms or curves, or too short are passed over,
+    as section 5 of the RFC asks, and so are private keys: an edge holds public ones only. Raises
+    ValueError when the document is no JWK set or no key of it can be used.
     """
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
         raise ValueError("not a JWK set: it has no list of keys")
-    keys: dict[str, Key] = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
-            continue
-        try:
-            parsed = jwt.PyJWK.from_dict(entry)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            continue
-        kid, alg = entry.get("kid"), parsed.algorithm_name
-        if isinstance(kid, str) and kid and alg in ALGORITHMS:
-            keys[kid] = Key(kid, alg, parsed.key)
+    usable = (_public_key(entry) for entry in entries if isinstance(entry, dict))
+    keys = {key.kid: key for key in usable if key is not None}
     if not keys:
         raise ValueError("the JWK set has no usable signing key (with kid; Ed25519, P-256 or RSA)")
     return keys
+
+
+def _public_key(entry: Mapping[str, Any]) -> Key | None:
+    kid = entry.get("kid")
+    if not isinstance(kid, str) or not kid or entry.get("use", "sig") != "sig" or "d" in entry:
+        return None
+    try:
+        parsed = jwt.PyJWK.from_dict(dict(entry))
+        alg, algorithm = parsed.algorithm_name, parsed.Algorithm
+        # PyJWT compares the curve with the algorithm only when a key is put to use.
+        material = algorithm.prepare_key(parsed.key)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if alg not in ALGORITHMS or algorithm.check_key_length(material) is not None:
+        return None
+    if alg == "EdDSA" and entry.get("crv") != "Ed25519":
+        return None
+    return Key(kid, alg, material)
 
 
 def sign(claims: Claims, family: Family, key: Key) -> str:
@@ -116,12 +127,24 @@ def sign(claims: Claims, family: Family, key: Key) -> str:
 
 
 def _json_part(part: bytes) -> Any:
-    padded = part + b"=" * (-len(part) % 4)
-    return json.loads(base64.b64decode(padded, altchars=b"-_", validate=True), parse_constant=_refuse)
+    # Decoded here because json.loads would also guess UTF-16 and UTF-32 (RFC 7519 asks for UTF-8).
+    return json.loads(_bytes_of(part).decode("utf-8"), parse_constant=_refuse)
+
+
+def _bytes_of(part: bytes) -> bytes:
+    """Strict base64url (RFC 7515 section 2). Raises ValueError for any but the canonical spelling.
+
+    A lenient decoder skips foreign characters and spare bits, which would give one valid token any
+    number of spellings: each a signature check and a place in the cache.
+    """
+    data = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != part:
+        raise ValueError("not canonical base64url")
+    return data
 
 
 def _refuse(constant: str) -> None:
-    # Python's json reads NaN and Infinity; as an expiry they would compare false with every time.
+    # Python's json reads NaN and Infinity; no comparison with NaN is true, so it would never expire.
     raise ValueError(f"{constant} is not JSON (RFC 8259 section 6)")
 
 
@@ -135,18 +158,21 @@ def _claims_from(payload: Any) -> Claims | None:
         return None
     if not all(isinstance(payload.get(name), str) and payload[name] for name in _TEXT_CLAIMS):
         return None
-    port, iat, exp = payload.get("port"), payload.get("iat"), payload.get("exp")
-    if type(port) is not int or type(iat) not in _NUMBERS or type(exp) not in _NUMBERS:
+    port = payload.get("port")
+    times: list[Any] = [payload.get("iat"), payload.get("exp")]
+    if type(port) is not int or not all(type(time) in _NUMBERS for time in times):
         return None
     try:
-        kind = Transport(payload.get("kind"))
+        kind = Transport(payload.get("kind", ""))
         # float() also refuses integers of thousands of digits, with OverflowError.
-        times = float(iat), float(exp)
+        iat, exp = map(float, times)
     except (ValueError, OverflowError):
         return None
+    if not (math.isfinite(iat) and math.isfinite(exp)):
+        return None  # 1e999 is read as infinity, which would never expire
     text = (payload[name] for name in _TEXT_CLAIMS)
     iss, aud, sub, grant, principal, jti = text
-    return Claims(iss, aud, sub, port, kind, grant, principal, times[0], times[1], jti)
+    return Claims(iss, aud, sub, port, kind, grant, principal, iat, exp, jti)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +196,10 @@ def peek(token: bytes, family: Family, keys: Keys, expect: Expectation) -> Peeke
     """Read a token without believing it; None for one that no signature could save."""
     if len(token) > expect.max_bytes or token.count(b".") != 2:
         return None
-    head_part, payload_part, _ = token.split(b".")
+    head_part, payload_part, signature = token.split(b".")
     try:
         header, payload = _json_part(head_part), _json_part(payload_part)
+        _bytes_of(signature)
     except (binascii.Error, ValueError, RecursionError):
         return None
     if not isinstance(header, dict) or header.get("typ") != family.value or "crit" in header:

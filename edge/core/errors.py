@@ -33,9 +33,11 @@ class Problem:
     action: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EdgeError(Exception):
     """A refusal of one request: a row of the table, and what is particular about this case.
+
+    Not frozen, because Python itself (contextlib, for one) sets attributes of an exception on its way.
 
     ``close`` is set when the bytes on the client's connection can no longer be trusted to start a
     message (RFC 9112 section 9.3), so that the connection ends after the answer.
@@ -48,6 +50,10 @@ class EdgeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem.code}: {self.problem.message}"
+
+    def __hash__(self) -> int:
+        # ``details`` has no hash, and tools put exceptions into sets.
+        return hash(self.problem)
 
 
 PROBLEMS: dict[str, Problem] = {}

@@ -7,9 +7,10 @@ good as one that does not answer.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edge.core.records import GrantRecord, SandboxRecord
 from edge.state.port import Change, Heartbeat, Resync, UsageBatch, WatchEvent
@@ -22,12 +23,32 @@ class WireError(ValueError):
     """What came over the wire is not in the wire format."""
 
 
+def _possible_sandbox(record: SandboxRecord) -> SandboxRecord:
+    ports = (record.upstream and record.upstream.ports) or {}
+    if not all(0 < port < 65536 for pair in ports.items() for port in pair):
+        raise ValueError("upstream.ports: a port is a number from 1 to 65535")
+    if not math.isfinite(record.running_since or 0.0):
+        raise ValueError("running_since: not a time")
+    return record
+
+
+def _possible_grant(record: GrantRecord) -> GrantRecord:
+    # Pydantic reads NaN, and a grant that ends at NaN would never have ended.
+    if not math.isfinite(record.expires_at):
+        raise ValueError("expires_at: not a time")
+    return record
+
+
+WireSandbox = Annotated[SandboxRecord, AfterValidator(_possible_sandbox)]
+WireGrant = Annotated[GrantRecord, AfterValidator(_possible_grant)]
+
+
 class SandboxChange(BaseModel):
     """A newer sandbox record."""
 
     type: Literal["sandbox"] = "sandbox"
     cursor: int
-    record: SandboxRecord
+    record: WireSandbox
 
 
 class GrantChange(BaseModel):
@@ -35,7 +56,7 @@ class GrantChange(BaseModel):
 
     type: Literal["grant"] = "grant"
     cursor: int
-    record: GrantRecord
+    record: WireGrant
 
 
 class HeartbeatFrame(BaseModel):
@@ -58,7 +79,7 @@ class ResumeCall(BaseModel):
     model_config = ConfigDict(extra="ignore")
     paused_incarnation: int
     reason: str = "preview"
-    timeout: Annotated[float, Field(gt=0)] = 20.0
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
 
 
 class AckCall(BaseModel):
@@ -74,8 +95,8 @@ Frame = Annotated[
     SandboxChange | GrantChange | HeartbeatFrame | ResyncFrame, Field(discriminator="type")
 ]
 
-_sandbox: TypeAdapter[SandboxRecord] = TypeAdapter(SandboxRecord)
-_grant: TypeAdapter[GrantRecord] = TypeAdapter(GrantRecord)
+_sandbox: TypeAdapter[SandboxRecord] = TypeAdapter(WireSandbox)
+_grant: TypeAdapter[GrantRecord] = TypeAdapter(WireGrant)
 _usage: TypeAdapter[UsageBatch] = TypeAdapter(UsageBatch)
 _frame: TypeAdapter[Any] = TypeAdapter(Frame)
 
@@ -85,7 +106,8 @@ T = TypeVar("T")
 
 def _parse(adapter: TypeAdapter[T], data: bytes | str) -> T:
     try:
-        return adapter.validate_json(data)
+        # Strict: "1", true and 1.0 are no integers, whatever Python thinks.
+        return adapter.validate_json(data, strict=True)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
