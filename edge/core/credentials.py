@@ -85,7 +85,7 @@ class Keys:
         return self.continuation if family is Family.CONTINUATION else self.issued
 
 
-def keys_from_jwks(document: Mapping[str, Any]) -> dict[str, Key]:
+def keys_from_jwks(document: object) -> dict[str, Key]:
     """The usable signing keys of a JWK set (RFC 7517), by ``kid``.
 
     Keys without ``kid``, for encryption, of other algorithms or curves, or too short are passed over,
@@ -94,7 +94,8 @@ def keys_from_jwks(document: Mapping[str, Any]) -> dict[str, Key]:
     """
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
-        raise ValueError("not a JWK set: it has no list of keys")
+        # noqa because the document is data that came from outside, not an argument of a wrong type.
+        raise ValueError("not a JWK set: it has no list of keys")  # noqa: TRY004
     usable = (_public_key(entry) for entry in entries if isinstance(entry, dict))
     keys = {key.kid: key for key in usable if key is not None}
     if not keys:

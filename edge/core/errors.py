@@ -59,7 +59,9 @@ class EdgeError(Exception):
 PROBLEMS: dict[str, Problem] = {}
 
 
-def _row(code: str, status: int, retryable: bool, blame: Blame, message: str, action: str) -> Problem:
+def _row(
+    code: str, status: int, retryable: bool, blame: Blame, message: str, action: str
+) -> Problem:
     problem = Problem(code, status, retryable, blame, message, action)
     PROBLEMS[code] = problem
     return problem
