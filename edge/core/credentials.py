@@ -94,8 +94,7 @@ def keys_from_jwks(document: object) -> dict[str, Key]:
     """
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
-        # noqa because the document is data that came from outside, not an argument of a wrong type.
-        raise ValueError("not a JWK set: it has no list of keys")  # noqa: TRY004
+        raise ValueError("not a JWK set: it has no list of keys")  # noqa: TRY004 - bad data, not a bad call
     usable = (_public_key(entry) for entry in entries if isinstance(entry, dict))
     keys = {key.kid: key for key in usable if key is not None}
     if not keys:

@@ -33,14 +33,24 @@ def _possible_sandbox(record: SandboxRecord) -> SandboxRecord:
 
 
 def _possible_grant(record: GrantRecord) -> GrantRecord:
+    if not 0 < record.port < 65536:
+        raise ValueError("port: a port is a number from 1 to 65535")
     # Pydantic reads NaN, and a grant that ends at NaN would never have ended.
     if not math.isfinite(record.expires_at):
         raise ValueError("expires_at: not a time")
     return record
 
 
+def _possible_usage(batch: UsageBatch) -> UsageBatch:
+    for item in batch.items:
+        if min(item.requests, item.websockets, item.bytes_in, item.bytes_out) < 0:
+            raise ValueError("items: a count is never negative")
+    return batch
+
+
 WireSandbox = Annotated[SandboxRecord, AfterValidator(_possible_sandbox)]
 WireGrant = Annotated[GrantRecord, AfterValidator(_possible_grant)]
+WireUsage = Annotated[UsageBatch, AfterValidator(_possible_usage)]
 
 
 class SandboxChange(BaseModel):
@@ -97,7 +107,7 @@ Frame = Annotated[
 
 _sandbox: TypeAdapter[SandboxRecord] = TypeAdapter(WireSandbox)
 _grant: TypeAdapter[GrantRecord] = TypeAdapter(WireGrant)
-_usage: TypeAdapter[UsageBatch] = TypeAdapter(UsageBatch)
+_usage: TypeAdapter[UsageBatch] = TypeAdapter(WireUsage)
 _frame: TypeAdapter[Any] = TypeAdapter(Frame)
 
 
