@@ -1,0 +1,251 @@
+"""Room to run or to wait, and budgets per grant and per address. All of it synchronous counting.
+
+Every table is bounded: counters exist only while something is counted, budgets only while they are not
+full again, and no more of them than `MAX_BUDGETS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
+
+from edge.core.settings import AdmissionSettings, WakeSettings
+
+HOUR = 3600.0
+MINUTE = 60.0
+MAX_BUDGETS = 65536
+"""Budgets kept per table; beyond it the ones begun longest ago are forgotten (and start full)."""
+
+
+class Budget:
+    """So many per period and key, refilled evenly: one timestamp a key (the GCRA of ATM and cells).
+
+    The timestamp is when the key's budget will be full again, so a key that is not in the table, or whose
+    time has come, has a full one. ``limit`` 0 means no limit.
+    """
+
+    def __init__(self, limit: int, period: float, clock: Callable[[], float]) -> None:
+        self._limit = limit
+        self._step = period / limit if limit else 0.0
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def allowed(self, key: str) -> bool:
+        """Whether one more may be spent now."""
+        if not self._limit:
+            return True
+        missing = self._full_at.get(key, 0.0) - self._clock()
+        # Half a step of slack keeps rounding errors of the sums from eating the last one.
+        return missing < self._step * (self._limit - 0.5)
+
+    def spend(self, key: str) -> bool:
+        """Spend one; False (and nothing spent) when there is none."""
+        if not self._limit:
+            return True
+        if not self.allowed(key):
+            return False
+        now = self._clock()
+        full_at = max(self._full_at.pop(key, now), now) + self._step
+        if len(self._full_at) >= MAX_BUDGETS:
+            self._forget(now)
+        self._full_at[key] = full_at
+        return True
+
+    def _forget(self, now: float) -> None:
+        """Make room for at least an eighth, so that the next sweep is a long time off."""
+        kept = [(key, at) for key, at in self._full_at.items() if at > now]
+        self._full_at = dict(kept[-(MAX_BUDGETS - MAX_BUDGETS // 8) :])
+
+
+@dataclass(slots=True)
+class _Room:
+    """What one sandbox has at the moment."""
+
+    exchanges: int = 0
+    tunnels: int = 0
+    waiting: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.exchanges + self.tunnels + self.waiting
+
+
+class Admission:
+    """Counts and limits. A limit of 0 is none.
+
+    Methods that take room answer False, and take nothing, when there is none; each True obliges the
+    caller to give the room back exactly once. Giving back what was not taken raises RuntimeError.
+    ``failures_per_minute`` is the setting of that name in ``tokens``.
+    """
+
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        wake: WakeSettings,
+        *,
+        clock: Callable[[], float],
+        failures_per_minute: int = 60,
+    ) -> None:
+        self._settings = settings
+        self._wakes = Budget(wake.budget_per_hour, HOUR, clock)
+        self._signatures = Budget(failures_per_minute, MINUTE, clock)
+        self._addresses: dict[str, int] = {}
+        self._rooms: dict[str, _Room] = {}
+        self._grants: dict[str, int] = {}
+        self._connections = 0
+        self._waiting = 0
+        self._exchanges = 0
+        self._tunnels = 0
+
+    # --- Connections ------------------------------------------------------------------------------
+
+    def connect(self, address: str) -> bool:
+        """Room for one more client connection from ``address``."""
+        settings = self._settings
+        key = network(address)
+        held = self._addresses.get(key, 0)
+        if settings.connections and self._connections >= settings.connections:
+            return False
+        if settings.connections_per_address and held >= settings.connections_per_address:
+            return False
+        self._connections += 1
+        self._addresses[key] = held + 1
+        return True
+
+    def disconnect(self, address: str) -> None:
+        """A connection that `connect` admitted is gone."""
+        _give_back(self._addresses, network(address))
+        self._connections -= 1
+
+    # --- Exchanges and tunnels --------------------------------------------------------------------
+
+    def enter(self, sandbox_id: str, *, tunnel: bool = False) -> bool:
+        """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision."""
+        room = self._rooms.get(sandbox_id)
+        limit = self._settings.in_flight_per_sandbox
+        if room is None:
+            room = self._rooms[sandbox_id] = _Room()
+        elif limit and room.total >= limit:
+            return False
+        if tunnel:
+            room.tunnels += 1
+            self._tunnels += 1
+        else:
+            room.exchanges += 1
+            self._exchanges += 1
+        return True
+
+    def leave(self, sandbox_id: str, *, tunnel: bool = False) -> None:
+        """An exchange (or tunnel) that `enter` admitted is over."""
+        room = self._rooms.get(sandbox_id)
+        if room is None or not (room.tunnels if tunnel else room.exchanges):
+            raise RuntimeError(f"leave without enter: {sandbox_id}")
+        if tunnel:
+            room.tunnels -= 1
+            self._tunnels -= 1
+        else:
+            room.exchanges -= 1
+            self._exchanges -= 1
+        self._tidy(sandbox_id, room)
+
+    def become_tunnel(self, sandbox_id: str) -> None:
+        """An exchange that entered got its 101: an open but silent tunnel does not hold up a pause."""
+        room = self._rooms.get(sandbox_id)
+        if room is None or not room.exchanges:
+            raise RuntimeError(f"tunnel without exchange: {sandbox_id}")
+        room.exchanges -= 1
+        room.tunnels += 1
+        self._exchanges -= 1
+        self._tunnels += 1
+
+    def in_flight(self, sandbox_id: str) -> int:
+        """Exchanges under way in the sandbox; neither tunnels nor waiting ones."""
+        room = self._rooms.get(sandbox_id)
+        return room.exchanges if room else 0
+
+    # --- Waiting ----------------------------------------------------------------------------------
+
+    def park(self, sandbox_id: str, grant_id: str) -> bool:
+        """Room for one more exchange that waits (for a wake or a look-up)."""
+        settings = self._settings
+        room = self._rooms.get(sandbox_id) or _Room()
+        by_grant = self._grants.get(grant_id, 0)
+        full = (
+            (settings.waiting and self._waiting >= settings.waiting)
+            or (settings.waiting_per_sandbox and room.waiting >= settings.waiting_per_sandbox)
+            or (settings.in_flight_per_sandbox and room.total >= settings.in_flight_per_sandbox)
+            or (settings.waiting_per_grant and by_grant >= settings.waiting_per_grant)
+        )
+        if full:
+            return False
+        room.waiting += 1
+        self._rooms[sandbox_id] = room
+        self._grants[grant_id] = by_grant + 1
+        self._waiting += 1
+        return True
+
+    def unpark(self, sandbox_id: str, grant_id: str) -> None:
+        """An exchange that `park` admitted waits no more."""
+        room = self._rooms.get(sandbox_id)
+        if room is None or not room.waiting:
+            raise RuntimeError(f"unpark without park: {sandbox_id}")
+        _give_back(self._grants, grant_id)
+        room.waiting -= 1
+        self._waiting -= 1
+        self._tidy(sandbox_id, room)
+
+    def _tidy(self, sandbox_id: str, room: _Room) -> None:
+        if not room.total:
+            del self._rooms[sandbox_id]
+
+    # --- Budgets ----------------------------------------------------------------------------------
+
+    def spend_wake(self, grant_id: str) -> bool:
+        """Spend one of the grant's wakes (``wake.budget_per_hour``, refilled evenly)."""
+        return self._wakes.spend(grant_id)
+
+    def signature_allowed(self, address: str) -> bool:
+        """Whether a signature sent from this address is still worth the work of checking it."""
+        return self._signatures.allowed(network(address))
+
+    def signature_failed(self, address: str) -> None:
+        """Charge the address with one failed check."""
+        self._signatures.spend(network(address))
+
+    # --- For metrics ------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """What is taken at the moment, in all."""
+        return {
+            "connections": self._connections,
+            "exchanges": self._exchanges,
+            "tunnels": self._tunnels,
+            "waiting": self._waiting,
+        }
+
+
+def network(address: str) -> str:
+    """Whom to charge for an address: IPv4 as it is, IPv6 by its /64, which is what one client owns."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = IPv6Address(address)
+    except AddressValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
+def _give_back(counts: dict[str, int], key: str) -> None:
+    left = counts.get(key, 0) - 1
+    if left < 0:
+        raise RuntimeError(f"given back and never taken: {key}")
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
