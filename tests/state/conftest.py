@@ -19,7 +19,7 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
 
     async def start(handler: Handler) -> str:
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", handler)
+        app.router.add_route("*", r"/{path:[\s\S]*}", handler)
         # A handler that waits for ever must end with its client, or the test would hang.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         runners.append(runner)
@@ -38,15 +38,17 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
 async def serve_bytes() -> AsyncIterator[Callable[[Script], Awaitable[str]]]:
     """Start a server that runs a script on the bare connection; gives its base URL."""
     servers: list[asyncio.Server] = []
-    writers: list[asyncio.StreamWriter] = []
+    scripts: list[asyncio.Task[None]] = []
 
     async def start(script: Script) -> str:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.append(writer)
+            task = asyncio.current_task()
+            assert task is not None
+            scripts.append(task)
             try:
                 await script(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass  # The client hung up on us, as several scripts provoke.
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                pass  # The client hung up on us, or the test is over.
             finally:
                 writer.close()
 
@@ -58,9 +60,6 @@ async def serve_bytes() -> AsyncIterator[Callable[[Script], Awaitable[str]]]:
     yield start
     for server in servers:
         server.close()
-    for writer in writers:
-        writer.close()
-        try:
-            await writer.wait_closed()
-        except ConnectionError:
-            pass
+    for task in scripts:
+        task.cancel()
+    await asyncio.gather(*scripts)

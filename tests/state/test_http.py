@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
 from contextlib import aclosing
@@ -309,17 +311,15 @@ async def test_redirects_are_not_followed(call, serve, port_to, status):
     assert paths[0] != "/elsewhere"
 
 
-@every_call
-async def test_silence(call, serve, port_to):
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"resume"}))
+async def test_silence(name, serve, port_to):
     """A control plane that accepts and says nothing costs the call's own time, no more."""
 
     async def handler(request):
         await asyncio.Event().wait()
 
     port = port_to(await serve(handler), timeout=0.05)
-    if call is CALLS["resume"]:
-        pytest.skip("a resume has its own time, see test_resume_has_its_own_time")
-    assert await fails(call, port)
+    assert "0.05 s" in await fails(CALLS[name], port)
 
 
 async def test_resume_has_its_own_time(serve, port_to, monkeypatch):
@@ -358,7 +358,7 @@ BYTES = {
 @every_call
 @pytest.mark.parametrize("answer", BYTES.values(), ids=BYTES)
 async def test_garbage(call, serve_bytes, port_to, answer):
-    """Whatever bytes come back, the call ends with Unavailable and sends a POST only once."""
+    """Whatever bytes come back, the call ends with Unavailable, and a POST is sent only once."""
     methods = []
 
     async def script(reader, writer):
@@ -368,7 +368,8 @@ async def test_garbage(call, serve_bytes, port_to, answer):
         await writer.drain()
 
     await fails(call, port_to(await serve_bytes(script)))
-    assert methods in ([b"GET"], [b"POST"])
+    # aiohttp asks a second time when a GET got no answer at all; a POST is never repeated.
+    assert methods in ([b"GET"], [b"GET", b"GET"], [b"POST"])
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["length", "chunked"])
@@ -577,8 +578,6 @@ async def test_pings_are_no_heartbeats(serve, port_to):
         while True:
             await socket.ping()
             pings += 1
-            message = await socket.receive(timeout=0.01) if pings < 0 else None
-            assert message is None
             await asyncio.sleep(0.01)
 
     port = port_to(await serve(handler), silence=0.1)
@@ -647,9 +646,6 @@ async def test_closing_the_watch_closes_the_connection(serve, port_to):
 
 async def test_a_frozen_peer_does_not_hold_up_the_end(serve_bytes, port_to):
     """Leaving a watch whose peer has stopped answering takes a moment, not aiohttp's 10 s."""
-    import base64
-    import hashlib
-
     async def script(reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
