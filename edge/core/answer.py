@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from edge.core.fields import Connection, ConnectionReader, FieldReader, Kind, NO_CONNECTION, read_length
+from edge.core.fields import (
+    NO_CONNECTION,
+    Connection,
+    ConnectionReader,
+    FieldReader,
+    Kind,
+    read_length,
+)
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 
@@ -42,7 +49,7 @@ class AnswerScanner:
 
     def __init__(self, *, max_fields: int) -> None:
         self._max_fields = max_fields
-        self._fields = FieldReader.for_answers()
+        self.fields = FieldReader.for_answers()
         self._connections = ConnectionReader()
 
     def scan(self, block: bytes, *, to_head: bool, own_cookie: bytes) -> Answer:
@@ -63,7 +70,9 @@ class AnswerScanner:
         _judge_framing(answer, lengths, codings, to_head)
         answer.keep_alive = not connection.close and (answer.minor == 1 or connection.keep_alive)
         if connection.names:
-            answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in connection.names]
+            answer.lines = [
+                x for x in answer.lines if x.partition(b":")[0].lower() not in connection.names
+            ]
         answer.websocket = status == 101 and [u.lower() for u in upgrades] == [b"websocket"]
         if status == 426 and upgrades:
             # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
@@ -78,7 +87,7 @@ class AnswerScanner:
         upgrades: list[bytes] = []
         connection = NO_CONNECTION
         for line in lines:
-            entry = self._fields.read(line)
+            entry = self.fields.read(line)
             if entry is None:
                 raise InvalidAnswer("a header field line is malformed")
             match entry.kind:
@@ -109,16 +118,20 @@ class AnswerScanner:
         return connection.joined(read)
 
 
-def _judge_framing(answer: Answer, lengths: list[bytes], codings: list[bytes], to_head: bool) -> None:
+def _judge_framing(
+    answer: Answer, lengths: list[bytes], codings: list[bytes], to_head: bool
+) -> None:
     """RFC 9112 section 6.3, rules 1 to 8 for answers, strictly."""
     length = read_length(lengths[0]) if len(lengths) == 1 else None
     if lengths and length is None:
         raise InvalidAnswer("Content-Length must be one plain number")
-    if codings and (lengths or len(codings) != 1 or codings[0].lower() != b"chunked" or answer.minor == 0):
+    if codings and (
+        lengths or len(codings) != 1 or codings[0].lower() != b"chunked" or answer.minor == 0
+    ):
         raise InvalidAnswer("Transfer-Encoding must be chunked, alone, once, in HTTP/1.1")
     if answer.status < 200 or answer.status == 204:
         # RFC 9110 section 8.6: these never carry a length.
-        answer.lines = [line for line in answer.lines if not line[:15].lower() == b"content-length:"]
+        answer.lines = [line for line in answer.lines if line[:15].lower() != b"content-length:"]
         answer.length = 0
     elif to_head or answer.status == 304:
         answer.length = 0

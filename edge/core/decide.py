@@ -41,10 +41,13 @@ MAX_COOKIES = 4
 class View(Protocol):
     """What the edge knows at this moment. All of it is cheap to read."""
 
-    keys: Keys
     tokens: TokenCache
     expect: Expectation
     websocket_cookie: bool
+
+    @property
+    def keys(self) -> Keys:
+        """The keys believed at this moment."""
 
     def target(self, host: bytes) -> Target | EdgeError:
         """What a Host value asks for."""
@@ -327,7 +330,9 @@ def _state_problem(record: SandboxRecord) -> Problem | None:
         case State.PAUSED | State.PAUSING if not record.auto_resume:
             # A sandbox being paused for inactivity may go on running; one without auto-resume that
             # is already paused will not.
-            return errors.SANDBOX_PAUSED_AUTO_RESUME_DISABLED if record.state is State.PAUSED else None
+            return (
+                errors.SANDBOX_PAUSED_AUTO_RESUME_DISABLED if record.state is State.PAUSED else None
+            )
         case State.ERROR:
             return errors.SANDBOX_ERROR
         case State.RUNNING if record.upstream is None:

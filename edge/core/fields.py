@@ -101,7 +101,9 @@ _CACHE_MAX = 4096
 class FieldReader:
     """Reads field lines of requests (or of answers) and remembers the harmless ones. Bounded."""
 
-    def __init__(self, names: dict[bytes, Kind], prefixes: tuple[tuple[bytes, Kind], ...] = ()) -> None:
+    def __init__(
+        self, names: dict[bytes, Kind], prefixes: tuple[tuple[bytes, Kind], ...] = ()
+    ) -> None:
         self._names = names
         self._prefixes = prefixes
         self._known: dict[bytes, Field] = {}
@@ -177,7 +179,10 @@ def read_connection(value: bytes) -> Connection | None:
     if not all(map(_TOKEN.fullmatch, options)):
         return None
     return Connection(
-        b"close" in options, b"keep-alive" in options, b"upgrade" in options, frozenset(options - _OPTIONS)
+        b"close" in options,
+        b"keep-alive" in options,
+        b"upgrade" in options,
+        frozenset(options - _OPTIONS),
     )
 
 

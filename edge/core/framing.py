@@ -8,6 +8,7 @@ sizes and extensions end here (RFC 9112 section 7.1.1), so no two readers can di
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from edge.core.fields import FieldReader, Kind
@@ -18,10 +19,14 @@ class FramingError(Exception):
 
 
 class Decoder(Protocol):
-    """Takes a body's bytes off the wire. ``done`` once it has ended; ``rest`` is what follows it."""
+    """Takes a body's bytes off the wire.
+
+    ``done`` once it has ended; ``rest`` is what follows it; ``trailers`` are its trailer lines.
+    """
 
     done: bool
     rest: bytes
+    trailers: Sequence[bytes]
 
     def feed(self, data: bytes) -> bytes:
         """The payload in ``data``, possibly empty. Raises `FramingError`."""
@@ -37,6 +42,7 @@ class LengthDecoder:
         self.remaining = length
         self.done = length == 0
         self.rest = b""
+        self.trailers: Sequence[bytes] = ()
 
     def feed(self, data: bytes) -> bytes:
         """The payload in ``data``."""
@@ -62,6 +68,7 @@ class CloseDecoder:
     def __init__(self) -> None:
         self.done = False
         self.rest = b""
+        self.trailers: Sequence[bytes] = ()
 
     def feed(self, data: bytes) -> bytes:
         """All of it is payload."""
@@ -92,7 +99,8 @@ class ChunkedDecoder:
     def __init__(self, fields: FieldReader, *, max_trailer_bytes: int) -> None:
         self.done = False
         self.rest = b""
-        self.trailers: list[bytes] = []
+        self._trailers: list[bytes] = []
+        self.trailers: Sequence[bytes] = self._trailers
         self._fields = fields
         self._max_trailer_bytes = max_trailer_bytes
         self._buffer = b""
@@ -178,7 +186,7 @@ class ChunkedDecoder:
         if field is None or self._trailer_bytes > self._max_trailer_bytes:
             raise FramingError("the trailer section is malformed or too large")
         if field.kind in _TRAILER_KINDS:
-            self.trailers.append(line)
+            self._trailers.append(line)
         return True
 
 
@@ -190,7 +198,7 @@ def chunk(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
-def last_chunk(trailers: list[bytes]) -> bytes:
+def last_chunk(trailers: Sequence[bytes]) -> bytes:
     """The end of a chunked body with its trailer section."""
     if not trailers:
         return LAST_CHUNK

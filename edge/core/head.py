@@ -174,7 +174,9 @@ class RequestScanner:
             case Kind.TRAFFIC_TOKEN:
                 head.traffic_tokens.append(value)
             case _:
-                raise bad_request(f"the header field {name.decode('ascii')!r} imitates a framing field")
+                raise bad_request(
+                    f"the header field {name.decode('ascii')!r} imitates a framing field"
+                )
 
     def _connection(self, facts: _Facts, value: bytes) -> None:
         read = self._connections.read(value)
@@ -189,7 +191,9 @@ def _request_line(line: bytes) -> Head:
         raise bad_request("the request line is malformed, or not HTTP/1.0 or HTTP/1.1")
     method, target, minor = match[1], match[2], int(match[3])
     if method in _REFUSED_METHODS:
-        raise EdgeError(errors.METHOD_NOT_ALLOWED, {"method": method.decode()}, close=True, allow=ALLOW)
+        raise EdgeError(
+            errors.METHOD_NOT_ALLOWED, {"method": method.decode()}, close=True, allow=ALLOW
+        )
     authority = b""
     if target[0:1] != b"/":
         authority, target = _unusual_target(method, target)
@@ -271,7 +275,9 @@ def _judge_connection(head: Head, facts: _Facts) -> None:
     if connection.names:
         _drop_named(head, connection.names)
     if facts.upgrades and connection.upgrade and head.minor == 1:
-        offers = {offer.strip(b" \t").lower() for value in facts.upgrades for offer in value.split(b",")}
+        offers = {
+            offer.strip(b" \t").lower() for value in facts.upgrades for offer in value.split(b",")
+        }
         head.websocket = b"websocket" in offers
     if head.websocket:
         _judge_handshake(head)

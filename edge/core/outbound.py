@@ -30,7 +30,9 @@ class Peer:
     scheme: bytes
 
 
-def request_head(head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes) -> bytes:
+def request_head(
+    head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
+) -> bytes:
     """The head that goes to the upstream, with its empty line."""
     lines = head.lines
     if way.record.mask_request_host is not None:
@@ -84,7 +86,9 @@ def _forwarded(head: Head, peer: Peer) -> bytes:
             elif entry.name != _PROTO:
                 extra += b"\r\n" + entry.line
     return (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b" % (chain, proto, host) + extra
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
+        % (chain, proto, host)
+        + extra
     )
 
 
@@ -97,20 +101,23 @@ def client_scheme(head: Head, trusted: bool, public_scheme: bytes) -> bytes:
     return public_scheme
 
 
-def answer_head(answer: Answer, head: Head, *, close: bool, cookie: bytes | None) -> bytes:
+def answer_head(
+    answer: Answer, *, chunked: bool, close: bool, minor: int, cookie: bytes | None
+) -> bytes:
     """The head that goes to the client, with its empty line.
 
-    ``close``: the connection ends with this answer. ``cookie``: a Set-Cookie line of the edge.
+    ``chunked``: the edge frames the body so. ``close``: the connection ends with this answer.
+    ``minor``: the client's HTTP/1 minor version. ``cookie``: a Set-Cookie line of the edge.
     """
     out = [answer.status_line, *answer.lines]
-    if answer.chunked or (answer.length is None and not close):
+    if chunked:
         out.append(b"Transfer-Encoding: chunked")
     if cookie is not None:
         # The answer now belongs to one visitor, whatever the app said about caching.
         out += [cookie, b"Cache-Control: private"]
     if close:
         out.append(b"Connection: close")
-    elif head.minor == 0:
+    elif minor == 0:
         out.append(b"Connection: keep-alive")
     out.append(b"\r\n")
     return b"\r\n".join(out)
@@ -123,5 +130,11 @@ def interim_head(answer: Answer) -> bytes:
 
 def upgrade_head(answer: Answer) -> bytes:
     """The upstream's 101 for the client."""
-    out = [answer.status_line, *answer.lines, b"Connection: Upgrade", b"Upgrade: websocket", b"\r\n"]
+    out = [
+        answer.status_line,
+        *answer.lines,
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"\r\n",
+    ]
     return b"\r\n".join(out)

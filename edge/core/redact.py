@@ -28,4 +28,6 @@ def redact_text(text: str) -> str:
     """``text`` with everything that looks like one of our tokens replaced: for paths and messages in logs."""
     if "eyJ" not in text and "edge_token" not in text:
         return text
-    return _JWT.sub(REDACTED, re.sub(r"(edge_token(?:=|%3[dD]))[^&#\s]*", rf"\g<1>{REDACTED}", text))
+    return _JWT.sub(
+        REDACTED, re.sub(r"(edge_token(?:=|%3[dD]))[^&#\s]*", rf"\g<1>{REDACTED}", text)
+    )

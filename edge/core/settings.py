@@ -258,5 +258,7 @@ class Settings(Group):
     def _one_key_source(self) -> Settings:
         sources = (self.tokens.jwks_file, self.tokens.jwks_url)
         if all(sources) or not (any(sources) or self.tokens.hs256):
-            raise ValueError("tokens: give exactly one of jwks_file and jwks_url (or hs256 keys alone)")
+            raise ValueError(
+                "tokens: give exactly one of jwks_file and jwks_url (or hs256 keys alone)"
+            )
         return self

@@ -139,6 +139,12 @@ class Admission:
             self._exchanges += 1
         return True
 
+    def has_room(self, sandbox_id: str) -> bool:
+        """Whether `enter` would succeed now."""
+        limit = self._settings.in_flight_per_sandbox
+        room = self._rooms.get(sandbox_id)
+        return room is None or not limit or room.total < limit
+
     def leave(self, sandbox_id: str, *, tunnel: bool = False) -> None:
         """An exchange (or tunnel) that `enter` admitted is over."""
         room = self._rooms.get(sandbox_id)

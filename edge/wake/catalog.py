@@ -35,7 +35,7 @@ from enum import Enum
 from math import inf
 from typing import Generic, TypeVar
 
-from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State
+from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
 from edge.core.reports import Observer
 from edge.core.settings import CatalogSettings
 from edge.state.port import StatePort, Unavailable
@@ -50,17 +50,6 @@ LEAST_ABSENT_TTL = 0.1
 
 Record = SandboxRecord | GrantRecord
 R = TypeVar("R", SandboxRecord, GrantRecord)
-
-
-class Missing(Enum):
-    """Why there is no record to decide on."""
-
-    UNKNOWN = "unknown"
-    """A look-up is needed."""
-    ABSENT = "absent"
-    """The control plane said there is no such thing."""
-    LOST = "lost"
-    """The last word of it is older than the stale limit, and asking has just failed."""
 
 
 class Trust(Enum):

@@ -37,11 +37,11 @@ from edge.core.errors import (
     EdgeError,
     Problem,
 )
-from edge.core.records import GrantRecord, SandboxRecord, State
+from edge.core.records import GrantRecord, Missing, SandboxRecord, State
 from edge.core.reports import Observer, Role, WakeReport
 from edge.core.settings import WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
-from edge.wake.catalog import Catalog, Missing
+from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 
 BLIP = 3.0

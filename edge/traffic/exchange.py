@@ -1,0 +1,387 @@
+"""One request and its answer: a phase, two connections, and what each event means.
+
+::
+
+    IDLE ---> PARKED ---> DIALING ---> RELAYING ---> CLOSED
+     |          ^  |          |            |---> TUNNEL ---> CLOSED
+     |          |__|          |            |
+     +------------+-----------+------------+---> CLOSED   (refused, client gone, cut)
+
+The client's side (`edge.traffic.listener`) and the upstream's (`edge.traffic.upstream`) report what
+happens to their connections; the exchange moves bytes through its relays and says when it is over.
+What *should* happen to a request is not decided here but in `edge.core.decide`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from edge.core import errors, outbound
+from edge.core.decide import Access, Forward
+from edge.core.errors import EdgeError, Problem, bad_request
+from edge.core.head import Head
+from edge.core.reports import End, Role
+from edge.traffic import pages
+from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer, RequestRelay
+from edge.traffic.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from edge.traffic.flow import Flow
+    from edge.traffic.listener import ClientConnection
+    from edge.traffic.upstream import UpstreamConnection
+
+
+class Phase(Enum):
+    """Where an exchange stands."""
+
+    IDLE = "being decided"
+    PARKED = "a need is being settled"
+    DIALING = "waits for a connection to the upstream"
+    RELAYING = "request and answer are under way"
+    TUNNEL = "bytes flow both ways"
+    CLOSED = "over"
+
+
+class Sent(Enum):
+    """What the upstream may have seen of the request. The retry rule reads only this."""
+
+    NOTHING = "not a byte was written"
+    MAYBE = "written, and no sign yet that it was read"
+    CERTAIN = "the upstream has begun to answer"
+
+
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+
+
+class Exchange:
+    """One request and its answer. Times are `flow.clock` seconds unless said otherwise."""
+
+    __slots__ = (
+        "access",
+        "admitted",
+        "answer",
+        "client",
+        "deadline",
+        "end",
+        "flow",
+        "head",
+        "noted_in",
+        "noted_out",
+        "phase",
+        "problem",
+        "request",
+        "request_id",
+        "resolved",
+        "retried",
+        "role",
+        "sent",
+        "started",
+        "started_at",
+        "status",
+        "task",
+        "tunnel",
+        "upstream",
+        "waited",
+        "way",
+    )
+
+    def __init__(self, flow: Flow, client: ClientConnection, head: Head) -> None:
+        self.flow = flow
+        self.client = client
+        self.head = head
+        self.phase = Phase.IDLE
+        self.sent = Sent.NOTHING
+        self.request = flow.request_relay(head) if head.has_body else None
+        self.answer: AnswerRelay | None = None
+        self.access: Access | None = None
+        self.way: Forward | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.tunnel: Tunnel | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.request_id = head.request_id or flow.new_request_id()
+        self.started = flow.clock()
+        self.started_at = flow.wall()
+        self.deadline = self.started + flow.settings.wake.window
+        self.waited = 0.0
+        self.role = Role.NONE
+        self.end = End.COMPLETE
+        self.status = 0
+        self.problem: Problem | None = None
+        self.admitted = False
+        self.resolved = False
+        self.retried = False
+        self.noted_in = self.noted_out = 0
+
+    def __repr__(self) -> str:
+        where = self.head.host.decode("latin-1")
+        return f"<Exchange {self.head.method.decode()} {where} {self.phase.name} sent={self.sent.name}>"
+
+    @property
+    def sandbox_id(self) -> str:
+        """The sandbox it was authorised for, or an empty string."""
+        return self.access.target.sandbox_id if self.access is not None else ""
+
+    @property
+    def port(self) -> int:
+        """The port it was authorised for, or 0."""
+        return self.access.target.port if self.access is not None else 0
+
+    @property
+    def bytes_in(self) -> int:
+        """Body bytes (or tunnel bytes) from client to upstream."""
+        if self.tunnel is not None:
+            return self.tunnel.bytes_in
+        return self.request.payload if self.request is not None else 0
+
+    @property
+    def bytes_out(self) -> int:
+        """Body bytes (or tunnel bytes) from upstream to client."""
+        if self.tunnel is not None:
+            return self.tunnel.bytes_out
+        return self.answer.payload if self.answer is not None else 0
+
+    @property
+    def request_complete(self) -> bool:
+        """Every byte of the request has come from the client."""
+        return self.request is None or self.request.done
+
+    # --- the client's side ----------------------------------------------------------------------------
+
+    def client_data(self) -> None:
+        """More bytes lie in the client's buffer. Before RELAYING they stay there, held."""
+        if self.phase is Phase.RELAYING and not self.request_complete:
+            self._upload()
+
+    def client_eof(self) -> None:
+        """The client will send no more. It may still want its answer, but nobody is woken for it."""
+        waiting = self.phase is Phase.PARKED and self.flow.is_waking(self)
+        if waiting or not self.request_complete:
+            self.client_gone()
+            self.client.abort()
+
+    def client_gone(self) -> None:
+        """The client's connection is lost."""
+        if self.phase is not Phase.CLOSED:
+            self._drop_upstream()
+            self._over(End.CLIENT_GONE)
+
+    def client_writable(self, writable: bool) -> None:
+        """The client reads too slowly (or again): the upstream's bytes must wait."""
+        if self.upstream is not None:
+            self.upstream.read_more(writable)
+
+    def _upload(self) -> None:
+        """Move body bytes from the client's buffer to the upstream."""
+        request, upstream = self.request, self.upstream
+        assert request is not None and upstream is not None
+        try:
+            out = request.feed(self.client.take())
+        except FramingError as e:
+            self._malformed_body(str(e))
+            return
+        if out:
+            upstream.write(out)
+        self._after_upload(request)
+
+    def _after_upload(self, request: RequestRelay) -> None:
+        if request.done:
+            self.client.give_back(request.rest)
+            self._await_answer()
+        else:
+            self.client.expect_body()
+
+    def _malformed_body(self, why: str) -> None:
+        self._drop_upstream()
+        if self.status:
+            # The answer is under way; all that is left is to end both connections.
+            self._over(End.CLIENT_GONE)
+            self.client.close_truncated(delimited=True)
+        else:
+            self.refuse(bad_request(why))
+
+    # --- the upstream's side --------------------------------------------------------------------------
+
+    def relay_through(self, upstream: UpstreamConnection) -> None:
+        """A connection to the upstream is ours: send what there is of the request."""
+        flow, head, way = self.flow, self.head, self.way
+        assert way is not None
+        self.phase, self.upstream = Phase.RELAYING, upstream
+        self.answer = flow.answer_relay(self)
+        out = outbound.request_head(
+            head, way, self.client.peer_of(head), flow.cookie_name(self), self.request_id
+        )
+        request = self.request
+        if request is not None:
+            try:
+                held = self.client.take()
+                out += request.feed(held) if held else b""
+            except FramingError as e:
+                upstream.release(reusable=True)  # nothing was written to it
+                self.upstream = None
+                self.refuse(bad_request(str(e)))
+                return
+        self.sent = Sent.MAYBE
+        upstream.write(out)
+        flow.dispatched(self)
+        if request is not None:
+            self._after_upload(request)
+        else:
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        if not self.status:
+            self.client.expect_answer()
+
+    def upstream_data(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        answer = self.answer
+        assert answer is not None
+        try:
+            out = answer.feed(data)
+        except (InvalidAnswer, FramingError):
+            self._upstream_failed(errors.PREVIEW_UPSTREAM_INVALID, End.UPSTREAM_INVALID)
+            return
+        self.sent = Sent.CERTAIN
+        if not self.status and answer.final is not None:
+            self.status = answer.final.status
+            self.client.clear_deadline()
+            self.flow.answered(self)
+        if out:
+            self.client.write(out)
+        if answer.done:
+            if self.status == 101:
+                self._open_tunnel(answer)
+            else:
+                self._answer_done(answer, reusable=True)
+
+    def upstream_eof(self, *, clean: bool) -> None:
+        """The upstream's connection ended; ``clean`` = by FIN, not by a reset."""
+        answer = self.answer
+        assert answer is not None
+        last = answer.finish() if clean else None
+        if last is not None:
+            if last:
+                self.client.write(last)
+            self._answer_done(answer, reusable=False)
+        elif self._may_retry():
+            self.retried = True
+            self._drop_upstream()
+            self.sent = Sent.NOTHING
+            self.flow.start(self)
+        else:
+            self._upstream_failed(errors.PREVIEW_UPSTREAM_CLOSED, End.UPSTREAM_GONE)
+
+    def upstream_writable(self, writable: bool) -> None:
+        """The upstream reads too slowly (or again): the client's bytes must wait."""
+        self.client.read_more(writable)
+
+    def _may_retry(self) -> bool:
+        """RFC 9110 section 9.2.2: a kept-alive connection closed under an idempotent request; once.
+
+        Only without a body, because what was sent of it is gone, and only before a byte of an answer.
+        """
+        return (
+            self.sent is Sent.MAYBE
+            and not self.retried
+            and self.upstream is not None
+            and self.upstream.reused
+            and self.request is None
+            and self.head.method in _IDEMPOTENT
+        )
+
+    def _upstream_failed(self, problem: Problem, end: End) -> None:
+        self._drop_upstream()
+        if not self.status:
+            self.refuse(EdgeError(problem), end)
+            return
+        assert self.answer is not None
+        self._over(end)
+        self.client.close_truncated(delimited=self.answer.delimited)
+
+    def _answer_done(self, answer: AnswerRelay, *, reusable: bool) -> None:
+        final, upstream = answer.final, self.upstream
+        assert final is not None and upstream is not None
+        self.upstream = None
+        complete = self.request_complete
+        upstream.release(reusable=reusable and complete and final.keep_alive and not answer.surplus)
+        self._over(End.COMPLETE)
+        self.client.answered(keep_alive=complete and not answer.close, linger=not complete)
+
+    def _open_tunnel(self, answer: AnswerRelay) -> None:
+        upstream = self.upstream
+        assert upstream is not None
+        self.phase = Phase.TUNNEL
+        self.tunnel = Tunnel(self.client.transport, upstream.transport, self._tunnel_over)
+        self.flow.tunneled(self)
+        early = self.client.take()
+        upstream.detach()
+        self.client.detach()
+        self.tunnel.open(from_client=early, from_upstream=answer.surplus)
+
+    def _tunnel_over(self, end: End) -> None:
+        self._over(end)
+        self.client.tunnel_over()
+
+    # --- ends -----------------------------------------------------------------------------------------
+
+    def refuse(self, error: EdgeError, end: End = End.COMPLETE) -> None:
+        """Answer with an error. Nothing of an answer may have gone out before."""
+        self._drop_upstream()
+        self.status, self.problem = error.problem.status, error.problem
+        complete = not error.close and self._swallow_body()
+        keep = complete and self.head.keep_alive and not self.flow.draining
+        self.client.write(pages.render(error, self.head, self.request_id.decode(), close=not keep))
+        self._over(end)
+        self.client.answered(keep_alive=keep, linger=not complete)
+
+    def _swallow_body(self) -> bool:
+        """Read over a small body that has come already, so that the connection can go on after a refusal."""
+        if self.request is not None and not self.request.done:
+            try:
+                self.request.feed(self.client.take())
+            except FramingError:
+                return False
+            self.client.give_back(self.request.rest)
+        return self.request_complete
+
+    def overdue(self) -> None:
+        """A deadline of the relaying phase passed: whose turn was it?"""
+        assert self.upstream is not None
+        if self.client.write_paused:
+            self._drop_upstream()
+            self._over(End.CLIENT_STALLED)
+            self.client.abort()
+        elif self.upstream.write_paused or self.request_complete:
+            self._upstream_failed(errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED)
+        elif not self.status:
+            self.refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True), End.CLIENT_STALLED)
+        else:
+            self._drop_upstream()
+            self._over(End.CLIENT_STALLED)
+            self.client.close_truncated(delimited=True)
+
+    def cut(self, end: End) -> None:
+        """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""
+        if self.phase is Phase.TUNNEL:
+            assert self.tunnel is not None
+            self.tunnel.close(end)
+        elif self.phase is Phase.RELAYING:
+            problem = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
+            self._upstream_failed(problem, end)
+        elif self.phase in (Phase.PARKED, Phase.DIALING):
+            self.refuse(EdgeError(errors.EDGE_DRAINING), end)
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.release(reusable=False)
+
+    def _over(self, end: End) -> None:
+        self.end = end
+        task, self.task = self.task, None
+        self.phase = Phase.CLOSED
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.flow.over(self)

@@ -1,0 +1,472 @@
+"""START HERE. The flow of one request, from its head to its end, in the order things happen.
+
+::
+
+    Flow.start(exchange)
+        decide  ->  Forward   send it over a connection to the upstream          (no task, no await)
+                    Refuse    answer it with an error
+                    Verify    check one signature, then decide again              (no task, no await)
+                    LookUp    park it, ask the control plane, then decide again
+                    Wake      park it, wake the sandbox, then decide again
+
+There is one path, not a fast one and a slow one that could drift apart: a request that had to wait is
+decided again from the beginning, with what is known then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from edge.core import errors
+from edge.core.answer import AnswerScanner
+from edge.core.credentials import Expectation, Keys, TokenCache, verify
+from edge.core.decide import (
+    Access,
+    Asked,
+    Forward,
+    LookUp,
+    Refuse,
+    Verify,
+    Wake,
+    decide,
+    grant_problem,
+)
+from edge.core.errors import EdgeError
+from edge.core.fields import FieldReader
+from edge.core.head import Head, RequestScanner
+from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
+from edge.core.redact import redact_text
+from edge.core.reports import End, ExchangeReport, Observer, Role
+from edge.core.settings import Settings
+from edge.core.target import Target, target_reader
+from edge.state.port import Unavailable
+from edge.traffic.continuation import Continuation
+from edge.traffic.exchange import Exchange, Phase
+from edge.traffic.relay import AnswerRelay, RequestRelay
+from edge.traffic.upstream import Upstreams
+from edge.wake.admission import Admission
+from edge.wake.catalog import Catalog
+from edge.wake.scope import Scope
+from edge.wake.usage import UsageReporter
+from edge.wake.wakes import Wakes
+
+_COMING_BACK = frozenset({State.RUNNING, State.PAUSING})
+"""States in which exchanges under way may go on."""
+
+
+class Knowledge:
+    """The `View` that `decide` reads: everything the edge knows, none of it asked for on the spot."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys: Callable[[], Keys],
+        tokens: TokenCache,
+        catalog: Catalog,
+        admission: Admission,
+    ) -> None:
+        self._keys = keys
+        self.tokens = tokens
+        self.expect = Expectation(
+            settings.tokens.issuer, settings.public_hostname, settings.tokens.max_bytes
+        )
+        self.websocket_cookie = settings.websocket_continuation == "same_origin"
+        self.target: Callable[[bytes], Target | EdgeError] = target_reader(settings.public_hostname)
+        self.sandbox: Callable[[str], SandboxRecord | Missing] = catalog.sandbox
+        self.grant: Callable[[str], GrantRecord | Missing] = catalog.grant
+        self.has_room: Callable[[str], bool] = admission.has_room
+
+    @property
+    def keys(self) -> Keys:
+        """The keys believed at this moment."""
+        return self._keys()
+
+
+class Flow:
+    """Decides about exchanges, sends them on their way, and hears when they are over."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys: Callable[[], Keys],
+        tokens: TokenCache,
+        catalog: Catalog,
+        wakes: Wakes,
+        admission: Admission,
+        usage: UsageReporter,
+        observer: Observer,
+        scope: Scope,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.admission = admission
+        self.wall = wall
+        self.clock = clock
+        self.draining = False
+        self.public_scheme = settings.public_scheme.encode()
+        self.scanner = RequestScanner(max_fields=limits.header_count, max_line=limits.request_line)
+        self._answers = AnswerScanner(max_fields=limits.header_count)
+        self._trailer_fields = FieldReader.for_requests()
+        self._knowledge = Knowledge(
+            settings, keys=keys, tokens=tokens, catalog=catalog, admission=admission
+        )
+        self._continuation = Continuation(keys, wall)
+        self._catalog = catalog
+        self._wakes = wakes
+        self._usage = usage
+        self._observer = observer
+        self._scope = scope
+        self._upstreams = Upstreams(self)
+        self._waking: set[Exchange] = set()
+        self._active: dict[str, set[Exchange]] = {}
+        self._id_prefix = os.urandom(6).hex().encode() + b"-"
+        self._id_count = 0
+        catalog.listen(self._record_changed)
+
+    # --- The one path ---------------------------------------------------------------------------------
+
+    def start(self, exchange: Exchange) -> None:
+        """Decide what happens to an exchange, and make it happen."""
+        while True:
+            decision = decide(exchange.head, self._asked(exchange), self._knowledge, self.wall())
+            match decision:
+                case Forward():
+                    self._forward(exchange, decision)
+                case Refuse(error, access):
+                    exchange.access = access
+                    exchange.refuse(error)
+                case Verify():
+                    if self._verify(exchange, decision):
+                        continue
+                case need:
+                    self._park(exchange, need)
+            return
+
+    def _asked(self, exchange: Exchange) -> Asked:
+        head = exchange.head
+        scheme = self.public_scheme
+        if head.forwarded:
+            scheme = exchange.client.peer_of(head).scheme
+        origin = scheme + b"://" + head.host if head.websocket else b""
+        return Asked(self._continuation.name(scheme), origin, exchange.admitted)
+
+    def _forward(self, exchange: Exchange, way: Forward) -> None:
+        record = way.record
+        exchange.way, exchange.access = way, way.access
+        if not exchange.admitted:
+            if not self.admission.enter(record.id):
+                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+                return
+            exchange.admitted = True
+            self._active.setdefault(record.id, set()).add(exchange)
+            if not exchange.head.websocket:
+                self._usage.note(record.id, way.access.claims.grant, requests=1)
+        self._upstreams.send(exchange, way)
+
+    def _verify(self, exchange: Exchange, need: Verify) -> bool:
+        """Check a signature, if this client's address has not sent too many bad ones lately."""
+        address = exchange.client.address
+        if not self.admission.signature_allowed(address):
+            exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+            return False
+        genuine = verify(need.token, need.peeked)
+        claims = need.peeked.claims if genuine else None
+        self._knowledge.tokens.remember(need.family, need.token, claims)
+        if not genuine:
+            self.admission.signature_failed(address)
+        return True
+
+    # --- Needs that take time -------------------------------------------------------------------------
+
+    def _park(self, exchange: Exchange, need: LookUp | Wake) -> None:
+        exchange.phase, exchange.access = Phase.PARKED, need.access
+        if isinstance(need, Wake):
+            if exchange.client.half_closed:
+                exchange.client_gone()  # nobody is woken for a client that has left
+                exchange.client.abort()
+                return
+            if not self.admission.park(need.record.id, need.access.claims.grant):
+                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+                return
+            self._waking.add(exchange)
+        exchange.task = self._scope.spawn(self._settle(exchange, need), name="settle")
+
+    async def _settle(self, exchange: Exchange, need: LookUp | Wake) -> None:
+        """Settle one need of one exchange, then decide about it again."""
+        began = self.clock()
+        error = None
+        try:
+            if began >= exchange.deadline:
+                # Decided again and again without getting anywhere: records that flap faster than we look.
+                error = EdgeError(errors.SANDBOX_RESUME_TIMEOUT)
+            elif isinstance(need, Wake):
+                await self._wake(exchange, need)
+            elif need.grant_id:
+                await self._catalog.look_up_grant(need.grant_id)
+            else:
+                await self._catalog.look_up_sandbox(need.sandbox_id)
+        except Unavailable:
+            error = EdgeError(errors.CONTROL_PLANE_UNAVAILABLE)
+        except EdgeError as refusal:
+            error = refusal
+        exchange.waited += self.clock() - began
+        exchange.task = None
+        if exchange.phase is not Phase.PARKED:
+            return
+        if error is not None:
+            exchange.refuse(error)
+        else:
+            self.start(exchange)
+
+    async def _wake(self, exchange: Exchange, need: Wake) -> None:
+        try:
+            role = await self._wakes.settle(
+                need.record,
+                grant_id=need.access.claims.grant,
+                woken_by=self._described(exchange.head),
+                deadline=exchange.deadline,
+            )
+        finally:
+            self._stop_waiting(exchange)
+        if exchange.role is not Role.LEADER:
+            exchange.role = role if role is not Role.NONE else Role.FOLLOWER
+
+    def _stop_waiting(self, exchange: Exchange) -> None:
+        if exchange in self._waking and exchange.access is not None:
+            self._waking.discard(exchange)
+            claims = exchange.access.claims
+            self.admission.unpark(claims.sub, claims.grant)
+
+    def is_waking(self, exchange: Exchange) -> bool:
+        """Whether the exchange waits for a sandbox to wake."""
+        return exchange in self._waking
+
+    # --- What exchanges ask for -----------------------------------------------------------------------
+
+    def new_request_id(self) -> bytes:
+        """An id unique to this process and, by its random prefix, among processes."""
+        self._id_count += 1
+        return self._id_prefix + b"%x" % self._id_count
+
+    def cookie_name(self, exchange: Exchange) -> bytes:
+        """The continuation cookie's name under the scheme this client sees."""
+        return self._asked(exchange).cookie_name
+
+    def request_relay(self, head: Head) -> RequestRelay:
+        """A relay for a request body."""
+        return RequestRelay(
+            head, self._trailer_fields, max_trailer_bytes=self.settings.limits.header_bytes
+        )
+
+    def answer_relay(self, exchange: Exchange) -> AnswerRelay:
+        """A relay for the answer to this exchange."""
+        access = exchange.access
+        assert access is not None
+        scheme = self.public_scheme
+        if exchange.head.forwarded:
+            scheme = exchange.client.peer_of(exchange.head).scheme
+        cookie = None
+        if access.continues:
+            cookie = self._continuation.set_cookie(exchange.head, access.claims, scheme)
+        return AnswerRelay(
+            exchange.head,
+            self._answers,
+            own_cookie=self._continuation.name(scheme),
+            max_head_bytes=self.settings.limits.header_bytes,
+            closing=lambda: self._ends_connection(exchange),
+            cookie=cookie,
+        )
+
+    def _ends_connection(self, exchange: Exchange) -> bool:
+        most = self.settings.limits.requests_per_connection
+        return (
+            self.draining
+            or not exchange.head.keep_alive
+            or (most > 0 and exchange.client.requests >= most)
+        )
+
+    # --- What exchanges report ------------------------------------------------------------------------
+
+    def dispatched(self, exchange: Exchange) -> None:
+        """The first byte of the request was written to the upstream."""
+        if exchange.role is not Role.NONE:
+            wake = self._wakes.current(exchange.sandbox_id)
+            if wake is not None:
+                wake.dispatched(self.clock())
+
+    def answered(self, exchange: Exchange) -> None:
+        """The final head of the answer came."""
+        if exchange.role is not Role.NONE:
+            wake = self._wakes.current(exchange.sandbox_id)
+            if wake is not None:
+                wake.first_byte(self.clock())
+
+    def tunneled(self, exchange: Exchange) -> None:
+        """The exchange is a tunnel from now on."""
+        access = exchange.access
+        assert access is not None
+        self.admission.become_tunnel(access.target.sandbox_id)
+        self._usage.note(access.target.sandbox_id, access.claims.grant, websockets=1)
+
+    def over(self, exchange: Exchange) -> None:
+        """The exchange is over: give its place back, count it, tell of it."""
+        self._stop_waiting(exchange)
+        access = exchange.access
+        if exchange.admitted and access is not None:
+            sandbox_id = access.target.sandbox_id
+            exchange.admitted = False
+            active = self._active[sandbox_id]
+            active.discard(exchange)
+            if not active:
+                del self._active[sandbox_id]
+            self.admission.leave(sandbox_id, tunnel=exchange.tunnel is not None)
+            self._note_bytes(exchange)
+        if access is not None and exchange.problem is not None:
+            self._usage.note(
+                access.target.sandbox_id, access.claims.grant, error=exchange.problem.code
+            )
+        self._observer.exchange(self._report(exchange, access))
+
+    def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:
+        """Bytes that never became a request were answered with an error."""
+        self._observer.exchange(
+            ExchangeReport(
+                started=self.wall(), duration=0.0, waited=0.0, request_id=request_id.decode(),
+                peer=address, method="", host="", path="", status=error.problem.status,
+                problem=error.problem, end=End.COMPLETE, role=Role.NONE, tunnel=False,
+                sandbox_id="", port=0, grant_id="", bytes_in=0, bytes_out=0,
+            )
+        )  # fmt: skip
+
+    def _report(self, exchange: Exchange, access: Access | None) -> ExchangeReport:
+        head = exchange.head
+        return ExchangeReport(
+            started=exchange.started_at,
+            duration=self.clock() - exchange.started,
+            waited=exchange.waited,
+            request_id=exchange.request_id.decode(),
+            peer=exchange.client.address,
+            method=head.method.decode(),
+            host=head.host.decode("latin-1"),
+            path=head.path.decode("latin-1"),
+            status=exchange.status,
+            problem=exchange.problem,
+            end=exchange.end,
+            role=exchange.role,
+            tunnel=exchange.tunnel is not None,
+            sandbox_id=access.target.sandbox_id if access else "",
+            port=access.target.port if access else 0,
+            grant_id=access.claims.grant if access else "",
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+        )
+
+    @staticmethod
+    def _described(head: Head) -> str:
+        return redact_text(f"{head.method.decode()} {head.path.decode('latin-1')}"[:200])
+
+    def _note_bytes(self, exchange: Exchange) -> None:
+        access = exchange.access
+        bytes_in, bytes_out = exchange.bytes_in, exchange.bytes_out
+        moved_in, moved_out = bytes_in - exchange.noted_in, bytes_out - exchange.noted_out
+        if access is not None and (moved_in or moved_out):
+            exchange.noted_in, exchange.noted_out = bytes_in, bytes_out
+            self._usage.note(
+                access.target.sandbox_id,
+                access.claims.grant,
+                bytes_in=moved_in,
+                bytes_out=moved_out,
+            )
+
+    # --- The world changes ----------------------------------------------------------------------------
+
+    def _record_changed(self, record: SandboxRecord | GrantRecord) -> None:
+        """A newer record: what rests on the old one ends here and now."""
+        if isinstance(record, SandboxRecord):
+            self._sandbox_changed(record)
+        elif record.status is not GrantStatus.ACTIVE:
+            self._end_tunnels(record)
+
+    def _sandbox_changed(self, record: SandboxRecord) -> None:
+        going_on = record.state in _COMING_BACK
+        waiting = self._upstreams.retire(record.id, keep=record.incarnation if going_on else None)
+        for exchange in list(self._active.get(record.id, ())):
+            way = exchange.way
+            if exchange.phase is Phase.DIALING or way is None:
+                continue
+            if not going_on or way.record.incarnation != record.incarnation:
+                exchange.cut(End.SANDBOX_LEFT_RUNNING)
+        for exchange in waiting:
+            self.start(exchange)  # nothing was sent: it goes to the next incarnation
+
+    def _end_tunnels(self, grant: GrantRecord) -> None:
+        now = self.wall()
+        for exchange in list(self._active.get(grant.sandbox_id, ())):
+            access = exchange.access
+            if exchange.tunnel is None or access is None or access.claims.grant != grant.id:
+                continue
+            if grant_problem(access, grant, now) is not None:
+                exchange.cut(End.GRANT_ENDED)
+
+    def tick(self) -> None:
+        """Once a second: report the bytes of long exchanges, end tunnels of expired grants, tidy routes."""
+        self._upstreams.sweep()
+        for exchange in self.active():
+            self._note_bytes(exchange)
+            if exchange.tunnel is not None and exchange.access is not None:
+                grant = self._catalog.grant(exchange.access.claims.grant)
+                if isinstance(grant, GrantRecord):
+                    self._end_tunnels(grant)
+
+    def active(self) -> Iterator[Exchange]:
+        """Every exchange that holds a place in a sandbox, tunnels included."""
+        for exchanges in list(self._active.values()):
+            yield from list(exchanges)
+
+    def waiting(self) -> list[Exchange]:
+        """Every exchange that waits for a sandbox to wake."""
+        return list(self._waking)
+
+    def close(self) -> None:
+        """Let go of every idle upstream connection."""
+        self._upstreams.close()
+
+    # --- What routes ask for (`edge.traffic.upstream.Owner`) ------------------------------------------
+
+    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
+        """Run in the server's scope."""
+        self._scope.spawn(coro, name=name)
+
+    def dialed(self, outcome: str) -> None:
+        """Count a connection attempt."""
+        self._observer.dialed(outcome)
+
+    def listening(self, sandbox_id: str) -> None:
+        """A port of this sandbox accepted."""
+        wake = self._wakes.current(sandbox_id)
+        if wake is not None:
+            wake.listening(self.clock())
+
+    async def still_true(self, record: SandboxRecord) -> bool:
+        """Ask the control plane anew: does the sandbox still run where it was dialed?"""
+        try:
+            await self._catalog.look_up_sandbox(record.id)
+        except Unavailable:
+            return True  # nothing better is known
+        known = self._catalog.sandbox(record.id)
+        return (
+            isinstance(known, SandboxRecord)
+            and known.state is State.RUNNING
+            and known.incarnation == record.incarnation
+            and known.upstream == record.upstream
+        )
+
+
+__all__ = ["Flow", "Knowledge"]

@@ -1,0 +1,121 @@
+"""Pages: the one place that renders an error.
+
+Programs get flat JSON; a person who navigates gets a small HTML page with the same status and header
+fields. Neither ever contains a byte of a credential, because neither is given one.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+
+from edge.core.errors import EdgeError
+from edge.core.head import Head
+
+RETRY_AFTER = 5
+"""Seconds a client is asked to wait after a 503 (contract: wake)."""
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;margin:15vh auto;max-width:34rem;padding:0 1.5rem;"
+    "color:#1b1f24;background:#fff}h1{font-size:1.3rem}code{font-size:.85rem;color:#57606a}"
+    "@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}code{color:#8d96a0}}"
+)
+_PAGE = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">{refresh}'
+    "<style>{style}</style></head><body><main><h1>{title}</h1><p>{action}</p>"
+    "<p><code>{code} &middot; {request_id}</code></p></main></body></html>\n"
+)
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def wants_page(head: Head) -> bool:
+    """Whether a person is looking: a navigation by fetch metadata, else a GET that prefers HTML."""
+    if head.websocket or head.proxy_mode:
+        return False
+    mode = head.value(b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate"
+    return head.method in (b"GET", b"HEAD") and _prefers_html(head.value(b"accept") or b"")
+
+
+def _prefers_html(accept: bytes) -> bool:
+    """RFC 9110 section 12.5.1, for the one question: does text/html come before JSON?"""
+    html_q, json_q = -1.0, -1.0
+    for part in accept.decode("latin-1").lower().split(","):
+        media, *params = (piece.strip() for piece in part.split(";"))
+        q = 1.0
+        for param in params:
+            if param.startswith("q="):
+                try:
+                    q = float(param[2:])
+                except ValueError:
+                    q = 0.0
+        if media == "text/html":
+            html_q = q
+        elif media == "application/json":
+            json_q = q
+    return html_q > 0 and html_q > json_q
+
+
+def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool) -> bytes:
+    """The whole answer: head and body. ``head`` is None when the request could not be read."""
+    problem = error.problem
+    if head is not None and wants_page(head):
+        kind, body = "text/html; charset=utf-8", _page(error, request_id)
+    else:
+        kind, body = "application/json", _document(error, request_id)
+    lines = [
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
+        f"Date: {formatdate(usegmt=True)}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        f"X-Request-Id: {request_id}",
+    ]
+    if kind.startswith("text/html"):
+        lines += [f"Content-Security-Policy: {_CSP}", "Referrer-Policy: no-referrer"]
+    if problem.status == 503:
+        lines.append(f"Retry-After: {RETRY_AFTER}")
+    if problem.status == 401:
+        lines.append('WWW-Authenticate: NullspacePreview realm="preview"')
+    if error.allow is not None:
+        lines.append(f"Allow: {error.allow}")
+    if close:
+        lines.append("Connection: close")
+    elif head is not None and head.minor == 0:
+        lines.append("Connection: keep-alive")
+    answer = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return answer if head is not None and head.method == b"HEAD" else answer + body
+
+
+def _document(error: EdgeError, request_id: str) -> bytes:
+    problem = error.problem
+    document: dict[str, object] = {
+        "error": problem.message,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": problem.retryable,
+        "suggested_action": problem.action,
+    }
+    if error.details:
+        document["details"] = dict(error.details)
+    return json.dumps(document).encode()
+
+
+def _page(error: EdgeError, request_id: str) -> bytes:
+    problem = error.problem
+    # Only 503s that may heal by themselves reload; a page that reloads a 404 is a nuisance.
+    waiting = problem.retryable and problem.status == 503
+    refresh = f'<meta http-equiv="refresh" content="{RETRY_AFTER}">' if waiting else ""
+    return _PAGE.format(
+        title=html.escape(problem.message),
+        action=html.escape(problem.action),
+        code=html.escape(problem.code),
+        request_id=html.escape(request_id),
+        refresh=refresh,
+        style=_STYLE,
+    ).encode()

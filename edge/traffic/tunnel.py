@@ -1,0 +1,130 @@
+"""Tunnels: after the 101, bytes flow both ways untouched until both sides have said they are done.
+
+Each transport gets a `Side` as its new protocol; what one reads the other writes, and each waits for
+the other's buffer. A FIN from one side reaches the other as a FIN (half-close); a lost connection ends both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+from edge.core.reports import End
+
+_USER_TIMEOUT_MS = 30_000
+"""How long the kernel tries to deliver bytes to a silent peer before the tunnel ends (RFC 5482)."""
+
+
+class Side(asyncio.Protocol):
+    """One end of a tunnel: reads its transport, writes the other's."""
+
+    __slots__ = ("_tunnel", "count", "eof", "gone", "other", "transport")
+
+    def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
+        self._tunnel = tunnel
+        self.transport = transport
+        self.other: Side = self
+        self.count = 0
+        self.eof = False
+        self.gone: End = End.COMPLETE
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes for the other side."""
+        self.count += len(data)
+        self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """This side will send no more; it may still receive."""
+        self.eof = True
+        self.other.half_close()
+        if self.other.eof:
+            self._tunnel.close(End.COMPLETE)
+        return True
+
+    def half_close(self) -> None:
+        """Tell our peer that the other side will send no more."""
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):
+                self.transport.write_eof()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """This side is gone, so the other side goes, after what was written to it."""
+        self._tunnel.close(End.COMPLETE if exc is None and self.eof else self.gone)
+
+    def pause_writing(self) -> None:
+        """Our peer reads too slowly."""
+        if not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Our peer has caught up."""
+        if not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+
+class Tunnel:
+    """Two sides. ``on_close`` hears once how it ended. ``bytes_in`` go from client to upstream."""
+
+    __slots__ = ("_client", "_on_close", "_upstream", "closed")
+
+    def __init__(
+        self,
+        client: asyncio.Transport,
+        upstream: asyncio.Transport,
+        on_close: Callable[[End], None],
+    ) -> None:
+        self._client = Side(self, client)
+        self._upstream = Side(self, upstream)
+        self._client.other, self._upstream.other = self._upstream, self._client
+        self._client.gone, self._upstream.gone = End.CLIENT_GONE, End.UPSTREAM_GONE
+        self._on_close = on_close
+        self.closed = False
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes from client to upstream so far."""
+        return self._client.count
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes from upstream to client so far."""
+        return self._upstream.count
+
+    def open(self, *, from_client: bytes, from_upstream: bytes) -> None:
+        """Take both transports over; the bytes given came before that and go first."""
+        for side in (self._client, self._upstream):
+            side.transport.set_protocol(side)
+            _watch_peer(side.transport)
+        if from_client:
+            self._client.data_received(from_client)
+        if from_upstream:
+            self._upstream.data_received(from_upstream)
+        for side in (self._client, self._upstream):
+            side.transport.resume_reading()
+
+    def close(self, end: End) -> None:
+        """End both sides; what was written before still goes out. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self._client.transport.close()
+        self._upstream.transport.close()
+        self._on_close(end)
+
+
+def _watch_peer(transport: asyncio.Transport) -> None:
+    """A tunnel may be silent for hours: let the kernel find out when its peer is gone."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            timeout = struct.pack("I", _USER_TIMEOUT_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
+
+
+__all__ = ["Side", "Tunnel"]
