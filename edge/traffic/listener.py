@@ -15,7 +15,7 @@ import contextlib
 import ipaddress
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edge.core import errors
 from edge.core.errors import EdgeError
@@ -75,11 +75,11 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected; without room for it, it is answered and closed."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not an isinstance check: uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if peer else "unix"
-        transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
+        self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
         if not self._served.admit(self, self._address):
             # Not counted, not swept: answered and closed at once.
             self.write(self._refusal(EdgeError(errors.PREVIEW_OVERLOADED, close=True)))

@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from edge.core import errors
 from edge.core.decide import Forward
@@ -57,9 +57,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The app's port accepted."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=self._route.buffer_bytes)
+        # Not an isinstance check: uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self._route.buffer_bytes)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer; bytes that nobody asked for end the connection."""
