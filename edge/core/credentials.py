@@ -103,8 +103,11 @@ def keys_from_jwks(document: object) -> dict[str, Key]:
 
 
 def _public_key(entry: Mapping[str, Any]) -> Key | None:
-    kid = entry.get("kid")
+    kid, named = entry.get("kid"), entry.get("alg")
     if not isinstance(kid, str) or not kid or entry.get("use", "sig") != "sig" or "d" in entry:
+        return None
+    # Before PyJWT sees it: a key that says "none" makes it raise NotImplementedError.
+    if named is not None and not (isinstance(named, str) and named in ALGORITHMS):
         return None
     try:
         parsed = jwt.PyJWK.from_dict(dict(entry))

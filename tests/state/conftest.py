@@ -21,7 +21,9 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
         app = web.Application()
         app.router.add_route("*", r"/{path:[\s\S]*}", handler)
         # A handler that waits for ever must end with its client, or the test would hang.
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
         runners.append(runner)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

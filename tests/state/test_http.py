@@ -97,7 +97,9 @@ async def test_records_are_read_with_the_service_token(serve, port_to):
 
     async def handler(request):
         seen.append((request.method, request.path, request.headers["Authorization"]))
-        body = wire.grant_to_json(GRANT) if "grants" in request.path else wire.sandbox_to_json(SANDBOX)
+        body = (
+            wire.grant_to_json(GRANT) if "grants" in request.path else wire.sandbox_to_json(SANDBOX)
+        )
         return web.Response(body=body)
 
     port = port_to(await serve(handler) + "/base/")
@@ -109,7 +111,9 @@ async def test_records_are_read_with_the_service_token(serve, port_to):
     ]
 
 
-@pytest.mark.parametrize("record_id", ["a/b", "../../admin", "a?b#c", "a%2Fb", "ü ", "a;b", "a\r\nb"])
+@pytest.mark.parametrize(
+    "record_id", ["a/b", "../../admin", "a?b#c", "a%2Fb", "ü ", "a;b", "a\r\nb"]
+)
 async def test_ids_are_one_path_segment(serve, port_to, record_id):
     """Whatever an id contains, it neither leaves its segment nor becomes query, header or fragment."""
     seen = []
@@ -646,11 +650,14 @@ async def test_closing_the_watch_closes_the_connection(serve, port_to):
 
 async def test_a_frozen_peer_does_not_hold_up_the_end(serve_bytes, port_to):
     """Leaving a watch whose peer has stopped answering takes a moment, not aiohttp's 10 s."""
+
     async def script(reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
         magic = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-        accept = base64.b64encode(hashlib.sha1((fields["Sec-WebSocket-Key"] + magic).encode()).digest())
+        accept = base64.b64encode(
+            hashlib.sha1((fields["Sec-WebSocket-Key"] + magic).encode()).digest()
+        )
         text = wire.event_to_json(Heartbeat(1)).encode()
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
