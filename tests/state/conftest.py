@@ -18,8 +18,12 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
     runners: list[web.AppRunner] = []
 
     async def start(handler: Handler) -> str:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            # A handler may be any callable, aiohttp wants a coroutine function.
+            return await handler(request)
+
         app = web.Application()
-        app.router.add_route("*", r"/{path:[\s\S]*}", handler)
+        app.router.add_route("*", r"/{path:[\s\S]*}", answer)
         # A handler that waits for ever must end with its client, or the test would hang.
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
