@@ -247,8 +247,6 @@ class Wakes:
             raise EdgeError(CONTROL_PLANE_UNAVAILABLE)
 
     async def _ask(self, sandbox_id: str) -> bool:
-        if self._scope.closed:
-            raise EdgeError(EDGE_DRAINING)
         try:
             await self._catalog.look_up_sandbox(sandbox_id)
         except Unavailable:
@@ -311,7 +309,7 @@ class Wakes:
                 if delay == FIRST_DELAY:
                     give_up = now + BLIP
             else:
-                return self._take(wake, answer)
+                return await self._take(wake, answer)
             if ends - now < LEAST_TIMEOUT:
                 return SANDBOX_RESUME_TIMEOUT
             if now >= give_up or not wake.waiting:
@@ -323,18 +321,24 @@ class Wakes:
             if wake.over.is_set():
                 return None
 
-    def _take(self, wake: Wake, answer: SandboxRecord) -> Problem | None:
-        """Put the answer into the catalog (which ends the wake, see `_hear`) and judge what is there now."""
-        if answer.id != wake.paused.id:
+    async def _take(self, wake: Wake, answer: SandboxRecord) -> Problem | None:
+        """Put the answer into the catalog (which may end the wake, see `_hear`) and judge what is there."""
+        paused = wake.paused
+        if answer.id != paused.id:
             return SANDBOX_RESUME_FAILED
         self._catalog.apply(answer)
-        known = self._catalog.sandbox(answer.id)
-        # Still paused where it was: an answer that says so would be asked for again without end.
+        # Somebody else's resume is under way: this wake is over when that is.
+        while (
+            isinstance(known := self._catalog.sandbox(paused.id), SandboxRecord)
+            and known.state in _IN_BETWEEN
+        ):
+            await self._wait_for_change(known)
         if (
             isinstance(known, SandboxRecord)
             and known.state is State.PAUSED
-            and known.incarnation <= wake.paused.incarnation
+            and known.incarnation <= paused.incarnation
         ):
+            # Still paused where it was: to read the record again would be to ask again without end.
             return SANDBOX_RESUME_FAILED
         return None
 
