@@ -28,19 +28,17 @@ within ``stale_limit`` at worst.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Generic, TypeVar
 
-from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
+from edge.core.records import GrantRecord, Missing, SandboxRecord
 from edge.core.reports import Observer
 from edge.core.settings import CatalogSettings
 from edge.state.port import StatePort, Unavailable
+from edge.wake.entries import Entry, Pending, R, Record, Shelf
 from edge.wake.scope import Scope, ScopeClosed
-from edge.wake.table import Table
+from edge.wake.signals import Signals
 from edge.wake.watch import Watch
 
 ASK_INTERVAL = 1.0
@@ -48,8 +46,7 @@ ASK_INTERVAL = 1.0
 LEAST_ABSENT_TTL = 0.1
 """An absence is remembered at least this long: who looked it up must live to read the answer."""
 
-Record = SandboxRecord | GrantRecord
-R = TypeVar("R", SandboxRecord, GrantRecord)
+__all__ = ["ASK_INTERVAL", "Catalog", "Missing", "Trust"]
 
 
 class Trust(Enum):
@@ -59,59 +56,6 @@ class Trust(Enum):
     SUSPECT = "suspect"
     STALE = "stale"
     LOST = "lost"
-
-
-@dataclass(slots=True)
-class _Entry(Generic[R]):
-    """What is known of one id. Times are monotonic seconds.
-
-    ``epoch`` is the catalog's epoch in which the record was read: a lower one makes the entry unsure.
-    ``read_at`` is when the last successful look-up *began*, because its answer is no younger for sure;
-    ``asked_at`` is when the last look-up ended, well or (``failed``) not.
-    """
-
-    record: R | None
-    version: int
-    epoch: int
-    read_at: float
-    asked_at: float
-    failed: bool = False
-
-    @property
-    def final(self) -> bool:
-        """Whether the record can never change again."""
-        match self.record:
-            case SandboxRecord(state=State.DESTROYED):
-                return True
-            case GrantRecord(status=GrantStatus.REVOKED | GrantStatus.EXPIRED):
-                return True
-        return False
-
-
-@dataclass(slots=True)
-class _Pending(Generic[R]):
-    """A look-up under way. ``newest`` is the newest record heard of meanwhile."""
-
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    newest: R | None = None
-    failure: str | None = "the look-up was given up"
-
-
-@dataclass(slots=True)
-class _Signal:
-    """Somebody waits for a change of one sandbox."""
-
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: int = 0
-
-
-class _Shelf(Generic[R]):
-    """Entries and pending look-ups of one kind of record."""
-
-    def __init__(self, limit: int, ask: Callable[[str], Awaitable[R | None]]) -> None:
-        self.entries: Table[_Entry[R]] = Table(limit)
-        self.pending: dict[str, _Pending[R]] = {}
-        self.ask: Callable[[str], Awaitable[R | None]] = ask
 
 
 class Catalog:
@@ -134,9 +78,9 @@ class Catalog:
         self._observer = observer
         self._scope = Scope(lambda name, e: observer.event("crash", task=name, error=repr(e)))
         self._watch = Watch(port, self, silence=settings.stale_after, observer=observer)
-        self._sandboxes = _Shelf(settings.max_entries, port.sandbox)
-        self._grants = _Shelf(settings.max_entries, port.grant)
-        self._signals: dict[str, _Signal] = {}
+        self._sandboxes = Shelf(settings.max_entries, port.sandbox)
+        self._grants = Shelf(settings.max_entries, port.grant)
+        self._signals = Signals()
         self._listeners: list[Callable[[Record], None]] = []
         self._heartbeat_at = -inf
         self._epoch = 0
@@ -167,7 +111,7 @@ class Catalog:
         trusting = self._settings.stale_after <= age < self._settings.stale_limit
         return self._judge(entry, now, trusting=trusting)
 
-    def _judge(self, entry: _Entry[R], now: float, *, trusting: bool) -> R | Missing:
+    def _judge(self, entry: Entry[R], now: float, *, trusting: bool) -> R | Missing:
         """The slow half of reading. ``trusting``: a sure record need not be asked for again by now."""
         record = entry.record
         asked = now - entry.asked_at
@@ -185,7 +129,7 @@ class Catalog:
             return Missing.LOST if excused else Missing.UNKNOWN
         return record if excused or (sure and trusting) else Missing.UNKNOWN
 
-    def _within_limit(self, entry: _Entry[R], now: float) -> bool:
+    def _within_limit(self, entry: Entry[R], now: float) -> bool:
         confirmed = entry.read_at
         if entry.epoch == self._epoch:
             confirmed = max(confirmed, self._heartbeat_at)
@@ -204,7 +148,7 @@ class Catalog:
         """As `look_up_sandbox`, for a grant."""
         await self._look_up(self._grants, grant_id)
 
-    async def _look_up(self, shelf: _Shelf[R], key: str) -> None:
+    async def _look_up(self, shelf: Shelf[R], key: str) -> None:
         pending = shelf.pending.get(key)
         if pending is None:
             pending = self._begin(shelf, key)
@@ -216,13 +160,13 @@ class Catalog:
         if entry is None or not self._usable(entry):
             raise Unavailable(pending.failure)
 
-    def _usable(self, entry: _Entry[R]) -> bool:
+    def _usable(self, entry: Entry[R]) -> bool:
         if entry.record is None:
             return False
         return entry.final or self._within_limit(entry, self._clock())
 
-    def _begin(self, shelf: _Shelf[R], key: str) -> _Pending[R]:
-        pending: _Pending[R] = _Pending()
+    def _begin(self, shelf: Shelf[R], key: str) -> Pending[R]:
+        pending: Pending[R] = Pending()
         try:
             task = self._scope.spawn(self._ask(shelf, key, pending), name=f"look-up {key}")
         except ScopeClosed:
@@ -237,7 +181,7 @@ class Catalog:
         task.add_done_callback(over)
         return pending
 
-    async def _ask(self, shelf: _Shelf[R], key: str, pending: _Pending[R]) -> None:
+    async def _ask(self, shelf: Shelf[R], key: str, pending: Pending[R]) -> None:
         began, epoch = self._clock(), self._epoch
         try:
             answer = await shelf.ask(key)
@@ -252,10 +196,10 @@ class Catalog:
 
     def _land(
         self,
-        shelf: _Shelf[R],
+        shelf: Shelf[R],
         key: str,
         answer: R | None,
-        pending: _Pending[R],
+        pending: Pending[R],
         began: float,
         epoch: int,
     ) -> None:
@@ -265,7 +209,7 @@ class Catalog:
             answer = newest
         entry = shelf.entries.get(key)
         if entry is None:
-            entry = _Entry(None, 0, epoch, began, self._clock())
+            entry = Entry(None, 0, epoch, began, self._clock())
             shelf.entries.put(key, entry, keep=self._signals)
         # An answer read before a doubt arose (its epoch is past) leaves the entry unsure.
         entry.epoch, entry.read_at = epoch, began
@@ -273,7 +217,7 @@ class Catalog:
         if answer is None:
             # The version stays as a tombstone: a late change cannot bring the record back to life.
             entry.record = None
-            self._release(key)
+            self._signals.release(key)
         else:
             self._supersede(entry, answer)
 
@@ -288,11 +232,11 @@ class Catalog:
             return self._apply(self._sandboxes, record)
         return self._apply(self._grants, record)
 
-    def _apply(self, shelf: _Shelf[R], record: R) -> bool:
+    def _apply(self, shelf: Shelf[R], record: R) -> bool:
         now = self._clock()
         entry = shelf.entries.get(record.id)
         if entry is None:
-            entry = _Entry(None, 0, self._epoch - 1, now, now)
+            entry = Entry(None, 0, self._epoch - 1, now, now)
             shelf.entries.put(record.id, entry, keep=self._signals)
         self._overtake(shelf, record)
         if not self._supersede(entry, record):
@@ -313,7 +257,7 @@ class Catalog:
         else:
             self._hear(self._grants, record)
 
-    def _hear(self, shelf: _Shelf[R], record: R) -> None:
+    def _hear(self, shelf: Shelf[R], record: R) -> None:
         self._overtake(shelf, record)
         entry = shelf.entries.get(record.id)
         if entry is not None:
@@ -321,18 +265,18 @@ class Catalog:
         else:
             self._tell(record)
 
-    def _overtake(self, shelf: _Shelf[R], record: R) -> None:
+    def _overtake(self, shelf: Shelf[R], record: R) -> None:
         pending = shelf.pending.get(record.id)
         if pending is not None and (
             pending.newest is None or pending.newest.version < record.version
         ):
             pending.newest = record
 
-    def _supersede(self, entry: _Entry[R], record: R) -> bool:
+    def _supersede(self, entry: Entry[R], record: R) -> bool:
         if record.version <= entry.version:
             return False
         entry.record, entry.version = record, record.version
-        self._release(record.id)
+        self._signals.release(record.id)
         self._tell(record)
         return True
 
@@ -344,11 +288,6 @@ class Catalog:
         """Call ``callback`` with every newer record, synchronously. It must not block and not raise."""
         self._listeners.append(callback)
 
-    def _release(self, key: str) -> None:
-        signal = self._signals.pop(key, None)
-        if signal is not None:
-            signal.event.set()
-
     async def changed(self, sandbox_id: str, version: int) -> SandboxRecord | Missing:
         """Wait until the sandbox's record is not of ``version`` any more; what it is then.
 
@@ -357,17 +296,11 @@ class Catalog:
         while True:
             # Subscribe, re-check, wait: a change between the caller's look and our waiting is seen
             # by the re-check, one after it by the subscription.
-            signal = self._signals.setdefault(sandbox_id, _Signal())
-            signal.waiting += 1
-            try:
+            with self._signals.subscribe(sandbox_id) as event:
                 record = self.sandbox(sandbox_id)
                 if isinstance(record, Missing) or record.version != version:
                     return record
-                await signal.event.wait()
-            finally:
-                signal.waiting -= 1
-                if not signal.waiting and self._signals.get(sandbox_id) is signal:
-                    del self._signals[sandbox_id]
+                await event.wait()
 
     # --- Trust ------------------------------------------------------------------------------------
 
@@ -393,8 +326,7 @@ class Catalog:
         self._epoch += 1
         self._doubted_at = self._clock()
         # Who waits for a change might have missed just that one, and would wait for ever.
-        for key in tuple(self._signals):
-            self._release(key)
+        self._signals.release_all()
 
     # --- Life -------------------------------------------------------------------------------------
 

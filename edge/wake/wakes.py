@@ -38,11 +38,14 @@ from edge.core.errors import (
     Problem,
 )
 from edge.core.records import GrantRecord, Missing, SandboxRecord, State
-from edge.core.reports import Observer, Role, WakeReport
+from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
 from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
+from edge.wake.wake import Wake
+
+__all__ = ["Wake", "Wakes"]
 
 BLIP = 3.0
 """Seconds, from its first failure on, during which a resume that found no control plane is tried again."""
@@ -71,73 +74,6 @@ GONE = {State.DESTROYED: SANDBOX_NOT_FOUND, State.ERROR: SANDBOX_ERROR}
 """What the waiters are told when the sandbox ends while it is being woken."""
 
 _IN_BETWEEN = frozenset({State.PAUSING, State.RESUMING, State.CREATING})
-
-
-class Wake:
-    """One wake and its phases. Times are monotonic seconds; each phase counts the first time it is told.
-
-    ``paused`` is the record that was seen. Traffic tells `listening`, `dispatched` and `first_byte` of
-    the first exchange that gets so far, or `failed` when the app never accepted.
-    """
-
-    def __init__(
-        self, paused: SandboxRecord, started: float, woken_by: str, tell: Callable[[Wake], None]
-    ) -> None:
-        self.paused = paused
-        self.started = started
-        self.woken_by = woken_by
-        self.over = asyncio.Event()
-        self.problem: Problem | None = None
-        """What the waiters are told, once `over` is set; None = read the record again."""
-        self.outcome = "ok"
-        self.waiting = 0
-        self.joined = 0
-        self.resumed_at: float | None = None
-        self._listening_at: float | None = None
-        self._dispatched_at: float | None = None
-        self._first_byte_at: float | None = None
-        self._tell = tell
-
-    def __repr__(self) -> str:
-        state = (
-            "under way" if not self.over.is_set() else self.problem.code if self.problem else "ok"
-        )
-        return f"<Wake {self.paused.id} of incarnation {self.paused.incarnation}: {state}>"
-
-    def listening(self, at: float) -> None:
-        """The app's port accepted a connection."""
-        if self._listening_at is None:
-            self._listening_at = at
-
-    def dispatched(self, at: float) -> None:
-        """The first byte of an exchange was sent upstream."""
-        if self._dispatched_at is None:
-            self._dispatched_at = at
-
-    def first_byte(self, at: float) -> None:
-        """The app began to answer: the wake is over and is reported."""
-        if self._first_byte_at is None:
-            self._first_byte_at = at
-            self._tell(self)
-
-    def failed(self, problem: Problem) -> None:
-        """The resumed app could not be reached: the wake is over and is reported as that."""
-        if self.outcome == "ok":
-            self.outcome = problem.code
-            self._tell(self)
-
-    def report(self) -> WakeReport:
-        """The phases as they stand."""
-        return WakeReport(
-            sandbox_id=self.paused.id,
-            outcome=self.outcome,
-            woken_by=self.woken_by,
-            waiters=self.joined,
-            resume=_between(self.started, self.resumed_at),
-            listen=_between(self.resumed_at, self._listening_at),
-            dispatch=_between(self.resumed_at, self._dispatched_at),
-            first_byte=_between(self._dispatched_at, self._first_byte_at),
-        )
 
 
 class Wakes:
@@ -400,7 +336,3 @@ class Wakes:
 
 def _at_least_follower(role: Role) -> Role:
     return Role.FOLLOWER if role is Role.NONE else role
-
-
-def _between(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else max(0.0, end - start)

@@ -220,6 +220,11 @@ class World:
         self.asked += 1
         return task
 
+    def one_leaves(self) -> None:
+        """Some client goes away, wherever it is."""
+        if self.clients:
+            self.rng.choice(self.clients).cancel()
+
     async def finish(self, allowed: Callable[[str], bool]) -> None:
         """Wait for every client, close everything and check what must hold at the end."""
         slack = WAKE.window + 8.0
@@ -289,7 +294,7 @@ async def turmoil(world: World, *, duration: float = 6.0, blackout: float = 0.0)
             at = rng.uniform(0, duration + blackout)
             later(at, lambda s=sandbox_id, g=grant_id: world.client(s, g))
     for _ in range(rng.randint(0, 6)):
-        later(rng.uniform(0.2, duration), lambda: rng.choice(world.clients or [jobs[0]]).cancel())
+        later(rng.uniform(0.2, duration), world.one_leaves)
     if rng.random() < 0.6:
         later(rng.uniform(0.5, duration), lambda: plane.revoke("g_b"))
     if rng.random() < 0.2:
