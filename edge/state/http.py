@@ -179,9 +179,7 @@ class HttpStatePort:
             async with (
                 asyncio.timeout(limit),
                 room or self._short,
-                self._open().request(
-                    method, self._url(path), data=body, headers=headers, allow_redirects=False
-                ) as answer,
+                self._open().request(method, self._url(path), data=body, headers=headers) as answer,
             ):
                 return answer.status, await read_bounded(answer, MAX_BODY)
         except (aiohttp.ClientError, OSError, ValueError) as e:
@@ -272,7 +270,7 @@ def failure(error: Exception, limit: float) -> str:
 
 
 def _no_redirects() -> aiohttp.TraceConfig:
-    # ws_connect has no allow_redirects; a redirect could lead the edge to believe a stranger.
+    # For the whole session, because ws_connect has no allow_redirects. A redirect could lead the edge to believe a stranger.
     async def refuse(*_: object) -> None:
         raise _Redirected
 

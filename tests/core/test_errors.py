@@ -118,7 +118,7 @@ def test_no_row_is_a_500():
 
 
 def test_refusals_survive_context_managers():
-    """contextlib sets attributes of an exception that passes through; that must not replace it."""
+    """The standard library sets attributes of an exception that passes through; that must not replace it."""
 
     @contextlib.contextmanager
     def passing():
