@@ -40,7 +40,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Group(BaseModel):
     """A frozen group of settings that knows no keys but its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ListenSettings(Group):

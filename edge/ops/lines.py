@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import queue
+import select
+import stat
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 BATCH = 64 * 1024
@@ -25,13 +28,13 @@ CLOSE_TIMEOUT = 2.0
 class LineWriter:
     """Lines for one file. ``target`` is a path (appended to) or a file descriptor (never closed).
 
-    Raises OSError when the file cannot be opened. `add`, `flush` and `reopen` belong to one thread,
-    the loop's, and do not block.
+    Nothing is written before `open`. `add`, `flush` and `reopen` belong to one thread, the loop's, and
+    do not block.
     """
 
     def __init__(self, target: Path | int, *, max_pending: int = MAX_PENDING) -> None:
         self._target = target
-        self._fd = _open(target)
+        self._fd = -1
         self._max_pending = max_pending
         self._batch: list[bytes] = []
         self._batch_bytes = 0
@@ -43,6 +46,10 @@ class LineWriter:
         self._refused = 0
         self._failed = 0
         self._thread = threading.Thread(target=self._write, name="lines", daemon=True)
+
+    def open(self) -> None:
+        """Open the file and begin. Raises OSError."""
+        self._fd = _open(self._target)
         self._thread.start()
 
     @property
@@ -76,21 +83,22 @@ class LineWriter:
 
     def close(self) -> None:
         """Write what is left, wait for it at most `CLOSE_TIMEOUT` seconds. Blocks."""
-        self.flush()
-        self._queue.put(None)
-        self._thread.join(CLOSE_TIMEOUT)
+        if self._thread.is_alive():
+            self.flush()
+            self._queue.put(None)
+            self._thread.join(CLOSE_TIMEOUT)
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
-            data = b"".join(batch)
             try:
                 if self._reopen.is_set():
                     self._reopen.clear()
                     self._renew()
-                _write_all(self._fd, data)
+                for chunk in _chunks(self._fd, batch):
+                    _write_all(self._fd, chunk)
             except OSError:
                 self._failed += len(batch)
-            self._settled += len(data)
+            self._settled += sum(map(len, batch))
         self._shut()
 
     def _renew(self) -> None:
@@ -110,6 +118,18 @@ def _open(target: Path | int) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     # Addresses of people stand in it: not for everybody to read.
     return os.open(target, flags, 0o640)
+
+
+def _chunks(fd: int, batch: list[bytes]) -> Iterable[bytes]:
+    """What goes into one write. Workers may share a pipe, where only PIPE_BUF bytes stay together."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return [b"".join(batch)]
+    chunks = [b""]
+    for line in batch:
+        if len(chunks[-1]) + len(line) > select.PIPE_BUF:
+            chunks.append(b"")
+        chunks[-1] += line
+    return chunks
 
 
 def _write_all(fd: int, data: bytes) -> None:

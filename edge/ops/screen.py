@@ -1,0 +1,104 @@
+"""What ``preview-edge dev`` prints for the person in front of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_PHASES = (("resume_ms", "resume"), ("listen_ms", "listen"), ("first_byte_ms", "first byte"))
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything listens, as base URLs, and the key for the API."""
+
+    api: str
+    edge: str
+    admin: str
+    api_key: str
+    data_dir: str
+
+
+def banner(addresses: Addresses, demo: Mapping[str, object] | None) -> str:
+    """The first screen. ``demo`` is what the control plane said about its demo sandbox."""
+    rows = [
+        ("API", addresses.api),
+        ("API key", addresses.api_key),
+        ("edge", addresses.edge),
+        ("admin", f"{addresses.admin}/metrics, /readyz, /healthz"),
+        ("data", addresses.data_dir),
+    ]
+    if demo is not None:
+        rows.insert(0, ("preview", str(demo["link"])))
+    lines = ["", *(f"  {name:<8} {text}" for name, text in rows), ""]
+    lines += ["Three commands to try in another terminal:", ""]
+    lines += [f"  {command}" for command in _commands(addresses, demo)]
+    lines += ["", "Commands in sandboxes run as you, on this machine. Ctrl-C ends everything."]
+    if demo is not None:
+        lines += ["The demo sandbox pauses after 20 s without activity; each wake is told below."]
+    return "\n".join([*lines, ""])
+
+
+def _commands(addresses: Addresses, demo: Mapping[str, object] | None) -> list[str]:
+    sandboxes = f"{addresses.api}/v1/sandboxes"
+    curl = f"curl -s -H 'Authorization: Bearer {addresses.api_key}'"
+    call = "Sandbox.create().id"
+    try_first = f"{curl} -H 'Content-Type: application/json' -d '{{}}' {sandboxes}"
+    try_next = f"{curl} {sandboxes}"
+    if demo is not None:
+        call = f"Sandbox.get_info_by_id('{demo['sandbox_id']}')"
+        try_first = f"{curl} -X POST {sandboxes}/{demo['sandbox_id']}/hibernate"
+        try_next = f"curl -s {shlex.quote(str(demo['url']))}"
+    login = f"NULLSPACE_API_URL={addresses.api} NULLSPACE_API_KEY={addresses.api_key}"
+    install = "pip install nullspace-sdk==0.1.9"
+    script = f'python3 -c "from nullspace import Sandbox; print({call})"'
+    return [try_first, try_next, f"{install} && {login} {script}"]
+
+
+def edge_line(line: str) -> str | None:
+    """One line of the edge's event log for people; None for what they need not see."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        return printable(f"edge: {line}") if line else None
+    if event.get("event") == "wake":
+        return wake_line(event)
+    if event.get("level") in ("warning", "error"):
+        rest = {k: v for k, v in event.items() if k not in ("time", "level", "event")}
+        told = ", ".join(f"{key} {value}" for key, value in rest.items())
+        return printable(f"edge: {str(event.get('event')).replace('_', ' ')}: {told}")
+    return None
+
+
+def wake_line(event: Mapping[str, object]) -> str:
+    """``12:34:56  woke sb_1 for GET / (3 waiting): resume 7 ms, listen 1 ms, first byte 2 ms``."""
+    clock = str(event.get("time", ""))[11:19]
+    waiters = event.get("waiters")
+    company = f" ({waiters} waiting)" if isinstance(waiters, int) and waiters > 1 else ""
+    what = f"{clock}  woke {event.get('sandbox')} for {event.get('woken_by')}{company}"
+    phases = [f"{name} {_shown(event.get(key))}" for key, name in _PHASES]
+    outcome = event.get("outcome")
+    if outcome != "ok":
+        what = what.replace("  woke ", "  could not wake ", 1)
+        return printable(f"{what}: {outcome} (resume {_shown(event.get('resume_ms'))})")
+    return printable(f"{what}: {', '.join(phases)}")
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would obey: paths come from whoever sent the request."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _shown(milliseconds: object) -> str:
+    if not isinstance(milliseconds, int | float):
+        return "not reached"
+    return f"{milliseconds:.1f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def base_url(host: str, port: int) -> str:
+    """``http://host:port``, with brackets around IPv6."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,71 @@
+"""``preview-edge serve``: one edge process, or a supervisor with several, from start to drained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from edge.core.settings import Settings
+from edge.ops.events import EventLog
+from edge.ops.lines import LineWriter
+from edge.ops.process import StartError, Stop, say
+from edge.ops.server import build_edge
+from edge.ops.workers import Supervisor, taken_over
+
+
+async def serve(settings: Settings, *, tied: bool = False) -> int:
+    """Serve until told to stop. Raises `StartError` when it cannot begin.
+
+    Says ``{"event": "listening", "port": N, "admin_port": M}`` on standard output once it accepts
+    connections. ``tied``: standard input is a pipe from the parent, whose end means to stop.
+    """
+    stop = Stop()
+    if tied:
+        await stop.tie_to_stdin()
+    if settings.listen.workers > 1:
+        await _supervise(settings, stop)
+        return 0
+    edge = build_edge(settings)
+    stop.on_hangup(edge.reopen_logs)
+    await edge.start()
+    say("listening", port=edge.port, admin_port=edge.admin_port)
+    await stop.asked.wait()
+    await edge.stop()
+    return 0
+
+
+async def _supervise(settings: Settings, stop: Stop) -> None:
+    stderr = LineWriter(2)
+    events = EventLog(stderr, settings.log.level, wall=time.time)
+    supervisor = Supervisor(settings, events, stderr)
+    stop.on_hangup(lambda: supervisor.signal(signal.SIGHUP))
+    await supervisor.start()
+    say("listening", port=supervisor.port, admin_port=supervisor.admin_port)
+    await stop.asked.wait()
+    await supervisor.stop()
+
+
+async def work(status_fd: int) -> int:
+    """One worker's life. Its settings come over standard input, its start is told on ``status_fd``."""
+    settings, admin_socket = taken_over(sys.stdin.buffer.readline())
+    stop = Stop()
+    await stop.tie_to_stdin()
+    edge = build_edge(settings, admin_socket=admin_socket)
+    stop.on_hangup(edge.reopen_logs)
+    try:
+        await edge.start()
+    except StartError as e:
+        _tell(status_fd, {"failure": str(e)})
+        return 2
+    _tell(status_fd, {"listening": edge.port})
+    await stop.asked.wait()
+    await edge.stop()
+    return 0
+
+
+def _tell(fd: int, said: dict[str, object]) -> None:
+    os.write(fd, json.dumps(said).encode() + b"\n")
+    os.close(fd)

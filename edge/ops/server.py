@@ -1,0 +1,307 @@
+"""The one builder: wires an edge from its settings, for production and for tests alike.
+
+``build_edge`` makes the parts and connects them; nothing listens, dials or writes before
+`Edge.start`, so building is also how ``check-config`` finds settings that do not fit together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from math import inf
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from edge.core.credentials import Keys, TokenCache
+from edge.core.settings import Settings
+from edge.ops.admin import Admin
+from edge.ops.configuration import ConfigurationError
+from edge.ops.events import EventLog
+from edge.ops.lines import LineWriter
+from edge.ops.metrics import Metrics
+from edge.ops.process import StartError, cannot_listen
+from edge.ops.readings import register_readings
+from edge.ops.telemetry import Telemetry
+from edge.state.http import HttpStatePort
+from edge.state.keys import KeyStore, KeysUnusable
+from edge.state.port import StatePort, Unavailable
+from edge.traffic.drain import drain
+from edge.traffic.flow import Flow
+from edge.traffic.listener import Connections
+from edge.wake.admission import Admission
+from edge.wake.barrier import Barrier
+from edge.wake.catalog import Catalog, Trust
+from edge.wake.scope import Scope
+from edge.wake.usage import UsageReporter
+from edge.wake.wakes import Wakes
+
+TICK = 1.0
+"""Seconds between the flow's looks at long exchanges."""
+
+RESTART = 1.0
+"""Seconds before a background loop that crashed is begun again."""
+
+LAST_REPORT = 2.0
+"""Seconds the last usage report may take at shutdown."""
+
+
+class Edge:
+    """One edge process: its parts, and its life from `start` to `stop`.
+
+    ``state_port`` and the clocks are for tests; production has the HTTP adapter and the real ones.
+    ``admin_socket`` puts the admin listener on a Unix socket (a worker's, read by its supervisor).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        state_port: StatePort | None = None,
+        admin_socket: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.port = self.admin_port = 0
+        self._admin_socket = admin_socket
+        self._server: asyncio.Server | None = None
+        self._draining = False
+
+        edge_id = settings.control_plane.edge_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.metrics = Metrics()
+        self._access = _access_writer(settings.log.access)
+        self._stderr = LineWriter(2)
+        events = EventLog(self._stderr, settings.log.level, wall=wall)
+        self.telemetry = Telemetry(self.metrics, events, self._access)
+        observer = self.telemetry
+
+        self._work = Scope(observer.crashed)
+        self._background = Scope(observer.crashed)
+        self._state_port = state_port or HttpStatePort(settings.control_plane, edge_id)
+        self._tokens = TokenCache(settings.tokens.cache_entries)
+        self.keys = KeyStore(settings.tokens, settings.cookie, self._keys_changed, observer)
+        self.catalog = Catalog(self._state_port, settings.catalog, clock=clock, observer=observer)
+        self.admission = Admission(
+            settings.admission,
+            settings.wake,
+            clock=clock,
+            failures_per_minute=settings.tokens.failures_per_minute,
+        )
+        self.wakes = Wakes(
+            self._state_port,
+            self.catalog,
+            settings.wake,
+            spend_wake=self.admission.spend_wake,
+            scope=self._work,
+            clock=clock,
+            observer=observer,
+        )
+        self._barrier = Barrier(
+            self._state_port, self.catalog, self.admission, scope=self._work, observer=observer
+        )
+        self.usage = UsageReporter(self._state_port, edge_id=edge_id, clock=clock, wall=wall)
+        self.flow = Flow(
+            settings,
+            keys=lambda: self.keys.keys,
+            tokens=self._tokens,
+            catalog=self.catalog,
+            wakes=self.wakes,
+            admission=self.admission,
+            usage=self.usage,
+            observer=observer,
+            scope=self._work,
+            wall=wall,
+            clock=clock,
+        )
+        self.connections = Connections(self.flow, settings.trusted_proxies)
+        self._registry = CollectorRegistry()
+        self._registry.register(self.metrics)
+        ProcessCollector(registry=self._registry)
+        register_readings(self)
+        self._admin = Admin(unready=self._unready, metrics=self._exposition)
+
+    # --- Life ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to serve; returns when client connections are accepted. Raises `StartError`."""
+        try:
+            self._open_logs()
+            await self._listen_for_admins()
+            await self._load_keys()
+            self._background.spawn(self._for_ever("catalog", self.catalog.run), name="catalog")
+            self._background.spawn(self._for_ever("keys", self.keys.run), name="keys")
+            self._background.spawn(self._for_ever("usage", self.usage.run), name="usage")
+            self._background.spawn(self._for_ever("tick", self._tick), name="tick")
+            await self._listen_for_clients()
+        except BaseException:
+            await self._let_go()
+            raise
+        self.telemetry.event("started", port=self.port, admin_port=self.admin_port)
+
+    async def stop(self) -> None:
+        """Drain and end, in this order:
+
+        1. Not ready: load balancers are told to send nothing more.
+        2. Wait ``drain.wait`` seconds, so that they notice.
+        3. Stop accepting connections.
+        4. ``edge.traffic.drain``: idle connections are closed, answers say ``Connection: close``,
+           waiters are answered ``edge_draining`` at their deadline, tunnels are closed spread over a
+           window, and what is left when the time is up is cut.
+        5. Report the last usage, let go of the control plane.
+        6. The admin listener goes last, so that the drain can be watched.
+        """
+        self._draining = True
+        self.telemetry.event("draining", connections=len(self.connections))
+        await asyncio.sleep(self.settings.drain.wait)
+        if self._server is not None:
+            self._server.close()
+        await drain(self.connections, self.flow, self.settings.drain)
+        await self._let_go()
+
+    def reopen_logs(self) -> None:
+        """After logrotate moved the access log away (SIGHUP)."""
+        if self._access is not None:
+            self._access.reopen()
+
+    def unready(self) -> list[str]:
+        """The reasons why this edge should get no traffic; none = ready."""
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        elif self._server is None:
+            reasons.append("starting")
+        if not self.keys.ready:
+            reasons.append("keys not loaded")
+        if self.catalog.heartbeat_age() == inf:
+            reasons.append("no word from the control plane yet")
+        elif self.catalog.trust() not in (Trust.FRESH, Trust.SUSPECT):
+            reasons.append(f"catalog {self.catalog.trust().value}: the control plane is silent")
+        return reasons
+
+    # --- Starting -----------------------------------------------------------------------------------
+
+    def _open_logs(self) -> None:
+        self._stderr.open()
+        if self._access is not None:
+            try:
+                self._access.open()
+            except OSError as e:
+                raise StartError(
+                    f"log.access: {self.settings.log.access} cannot be written: {e.strerror}; "
+                    "choose another file"
+                ) from None
+
+    async def _listen_for_admins(self) -> None:
+        listen = self.settings.listen
+        if self._admin_socket is not None:
+            await self._admin.listen_privately(self._admin_socket)
+            return
+        try:
+            self.admin_port = await self._admin.listen(listen.admin_host, listen.admin_port)
+        except OSError as e:
+            where = listen.admin_host, listen.admin_port
+            raise cannot_listen("listen.admin_port", *where, e) from None
+
+    async def _load_keys(self) -> None:
+        try:
+            await self.keys.load()
+        except KeysUnusable as e:
+            raise StartError(f"{e}; put the control plane's public keys there") from None
+
+    async def _listen_for_clients(self) -> None:
+        listen = self.settings.listen
+        self.connections.start_sweep()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self.connections.protocol,
+                listen.host,
+                listen.port,
+                backlog=listen.backlog,
+                reuse_port=listen.workers > 1 or None,
+            )
+        except OSError as e:
+            raise cannot_listen("listen.port", listen.host, listen.port, e) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _for_ever(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Our own mistakes in one loop must not end the others, nor this one for good."""
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as e:  # noqa: BLE001  (told to the operator; see above)
+                self.telemetry.crashed(name, e)
+            await asyncio.sleep(RESTART)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.flow.tick()
+
+    def _keys_changed(self, _: Keys) -> None:
+        self._tokens.forget()
+
+    # --- Stopping -----------------------------------------------------------------------------------
+
+    async def _let_go(self) -> None:
+        """Everything after the last client connection; harmless for what was never begun."""
+        self.connections.stop_sweep()
+        await self._background.close()
+        await self._work.close()
+        self.flow.close()
+        try:
+            async with asyncio.timeout(LAST_REPORT):
+                await self.usage.flush()
+        except (Unavailable, TimeoutError):
+            self.telemetry.event("usage_given_up", pairs=self.usage.waiting())
+        await self.catalog.close()
+        await self._state_port.close()
+        await self._admin.close()
+        self.telemetry.event("stopped")
+        self.telemetry.close()
+        # Joining a thread blocks; by now nobody else wants the loop.
+        for writer in (self._access, self._stderr):
+            if writer is not None:
+                writer.close()
+
+    # --- For the admin listener ---------------------------------------------------------------------
+
+    def dropped_lines(self) -> dict[str, float]:
+        """Lines that could not be written, by log."""
+        return {
+            "access": self._access.dropped if self._access else 0,
+            "event": self._stderr.dropped,
+        }
+
+    async def _unready(self) -> list[str]:
+        return self.unready()
+
+    async def _exposition(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def build_edge(
+    settings: Settings,
+    *,
+    state_port: StatePort | None = None,
+    admin_socket: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> Edge:
+    """Wire an edge. Raises `ConfigurationError` for settings whose parts do not fit together."""
+    try:
+        return Edge(
+            settings, state_port=state_port, admin_socket=admin_socket, clock=clock, wall=wall
+        )
+    except ValueError as e:
+        raise ConfigurationError(str(e)) from None
+
+
+def _access_writer(target: str) -> LineWriter | None:
+    if not target:
+        return None
+    return LineWriter(1 if target == "-" else Path(target))
