@@ -115,9 +115,10 @@ def _first(
     from_environment: Mapping[str, str],
     names: Mapping[str, bool],
 ) -> str:
-    """One line for the first error; a misspelt name comes before what is missing because of it."""
+    """One line for the first error; what is missing comes last: a misspelt name may be the cause."""
     errors = e.errors(include_url=False)
-    error = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    order = {"extra_forbidden": 0, "missing": 2}
+    error = min(errors, key=lambda error: order.get(error["type"], 1))
     name = _dotted(error)
     variable = from_environment.get(name)
     if variable is not None:
@@ -192,7 +193,8 @@ def _shown(value: object, name: str) -> str:
 
 def _nearest(name: str, known: Mapping[str, object]) -> str | None:
     """The known name most like ``name``: by its whole, else by its last part (the wrong group)."""
-    whole = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    groups = {candidate.rpartition(".")[0] for candidate in known} - {""}
+    whole = difflib.get_close_matches(name, [*known, *groups], n=1, cutoff=0.75)
     if whole:
         return whole[0]
     last = name.rpartition(".")[2]

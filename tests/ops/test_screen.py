@@ -1,0 +1,110 @@
+"""What dev prints: the banner, and one readable line a wake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge.ops.screen import Addresses, banner, base_url, edge_line
+
+ADDRESSES = Addresses(
+    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "nsk_k", "d"
+)
+DEMO: dict[str, object] = {
+    "event": "demo",
+    "sandbox_id": "sb_12345678",
+    "url": "http://8000-sb-12345678.localhost:2/?edge_token=a&b",
+    "websocket_url": "ws://x",
+    "link": "http://8000-sb-12345678.localhost:2/?edge_token=a#ws=b",
+}
+
+
+def commands(text: str) -> list[str]:
+    """The indented commands of a banner."""
+    after = text.partition("Three commands")[2].partition("\n\n")[2]
+    return [line.strip() for line in after.partition("\n\n")[0].splitlines()]
+
+
+@pytest.mark.parametrize("demo", [DEMO, None])
+def test_the_banner_has_key_addresses_and_three_commands(demo: dict[str, object] | None) -> None:
+    """With and without a demo sandbox."""
+    text = banner(ADDRESSES, demo)
+    assert len(commands(text)) == 3
+    for part in ("nsk_k", "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics"):
+        assert part in text
+    assert ("preview" in text) is (demo is not None)
+
+
+def test_the_preview_link_stands_first_and_is_quoted_in_commands() -> None:
+    """An ampersand in a URL must not send curl to the background."""
+    text = banner(ADDRESSES, DEMO)
+    assert text.splitlines()[1].split() == ["preview", DEMO["link"]]
+    assert commands(text)[1] == f"curl -s '{DEMO['url']}'"
+
+
+def event(**fields: object) -> str:
+    """A line of the edge's event log."""
+    return json.dumps({"time": "2026-01-02T12:34:56.789Z", "level": "info", **fields})
+
+
+def test_a_wake_is_one_line_for_people() -> None:
+    """Who woke it, who waited, and the three phases."""
+    line = edge_line(
+        event(
+            event="wake", sandbox="sb_1", outcome="ok", woken_by="GET /", waiters=3,
+            resume_ms=7.14, listen_ms=0.5, dispatch_ms=0.4, first_byte_ms=1234.0,
+        )
+    )  # fmt: skip
+    assert line == (
+        "12:34:56  woke sb_1 for GET / (3 waiting): resume 7.1 ms, listen 0.5 ms, first byte 1.23 s"
+    )
+
+
+def test_a_wake_that_failed_says_why() -> None:
+    """The code its waiters got."""
+    line = edge_line(
+        event(
+            event="wake",
+            sandbox="sb_1",
+            outcome="sandbox_resume_failed",
+            woken_by="GET /",
+            waiters=1,
+        )
+    )
+    assert line == (
+        "12:34:56  could not wake sb_1 for GET /: sandbox_resume_failed (resume not reached)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (event(event="started", port=1), None),
+        ("", None),
+        ("Traceback (most recent call last):", "edge: Traceback (most recent call last):"),
+        ("[1]", "edge: [1]"),
+        ('{"level":"warning","event":"watch_lost","reason":"r"}', "edge: watch lost: reason r"),
+        ("\x1b]0;title\x07", "edge: ?]0;title?"),
+    ],
+)
+def test_other_lines(line: str, shown: str | None) -> None:
+    """Troubles are shown, routine is not."""
+    assert edge_line(line) == shown
+
+
+def test_a_path_cannot_command_the_terminal() -> None:
+    """Control characters of a request's path are not obeyed."""
+    line = edge_line(
+        event(event="wake", sandbox="s", outcome="ok", woken_by="GET /\x9b2J\x1b[2J", waiters=1)
+    )
+    assert line is not None
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("::1", "http://[::1]:7"), ("127.0.0.1", "http://127.0.0.1:7")]
+)
+def test_base_urls(host: str, url: str) -> None:
+    """IPv6 addresses need brackets."""
+    assert base_url(host, 7) == url
