@@ -1,0 +1,153 @@
+"""Stop a whole family of processes, let it go on, or end it: complete, whatever it forks meanwhile.
+
+Freezing is one write where the sandbox has a cgroup. Elsewhere, and for whoever left the cgroup,
+SIGSTOP goes to everybody found, and the scan is repeated until it finds nobody running, twice in a
+row: once is not enough, because a scan can pass over a process that is born behind it by a parent
+that is stopped ahead of it.
+
+Parents are stopped before their children and go on after them. A shell that waits for its jobs
+(``WUNTRACED``) would otherwise see them stop, and tell its user or act on it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from edge.appliance.runtime.cgroup import Cgroup
+from edge.appliance.runtime.processes import Process, members, scan
+
+FREEZE_SECONDS = 5.0
+KILL_SECONDS = 10.0
+_STEP = 0.0005
+"""Seconds between two scans; nobody tells when a process that is no child of ours has stopped."""
+
+Select = Callable[[], list[Process]]
+
+
+class Freezer:
+    """What can be done to the processes of one sandbox. Blocks; made for the supervisor.
+
+    ``reap`` is called while waiting for processes to end, because orphans are the supervisor's to reap.
+    """
+
+    def __init__(
+        self,
+        mark: str,
+        *,
+        supervisor: int | None,
+        cgroup: Cgroup | None = None,
+        reap: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._mark = mark
+        self._supervisor = supervisor
+        self._cgroup = cgroup
+        self._reap = reap
+        self._held: dict[int, int] = {}
+        self.frozen = False
+
+    def members(self) -> list[Process]:
+        """The processes of the sandbox, parents before their children."""
+        return members(scan(), self._supervisor, self._mark)
+
+    def freeze(self) -> bool:
+        """Stop everybody, or (False) nobody. Freezing the frozen is harmless."""
+        if self.frozen:
+            return True
+        self.frozen = True  # From here on `_stop` leaves the cgroup's processes to the cgroup.
+        deadline = time.monotonic() + FREEZE_SECONDS
+        if not self._freeze_cgroup() or not self._stop(self.members, deadline, self._held):
+            self.thaw()
+            return False
+        return True
+
+    def _freeze_cgroup(self) -> bool:
+        try:
+            return self._cgroup is None or self._cgroup.freeze(FREEZE_SECONDS)
+        except OSError:
+            # A sandbox run by root can remove its cgroup, having left it; then signals must do.
+            self._cgroup = None
+            return True
+
+    def thaw(self) -> None:
+        """Let everybody go on, but for those who had been stopped before the freeze."""
+        held, self._held = self._held, {}
+        for process in reversed(self.members() if held else []):
+            if held.get(process.pid) == process.started:
+                _signal(process.pid, signal.SIGCONT)
+        if self._cgroup is not None and self.frozen:
+            self._cgroup.thaw()
+        self.frozen = False
+
+    def _stop(self, select: Select, deadline: float, held: dict[int, int]) -> bool:
+        """Stop what ``select`` finds until it stays still; notes in ``held`` (pid, start) whom it stopped."""
+        calm = 0
+        while calm < 2:
+            running = [process for process in select() if not self._still(process)]
+            for process in running:
+                held[process.pid] = process.started
+                _signal(process.pid, signal.SIGSTOP)
+            calm = 0 if running else calm + 1
+            if running:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(_STEP)
+        return True
+
+    def _still(self, process: Process) -> bool:
+        if process.stopped:
+            return True
+        # A process in a frozen cgroup shows as sleeping; the cgroup has said that it is frozen.
+        return self.frozen and self._cgroup is not None and self._cgroup.holds(process.pid)
+
+    def kill(self, select: Select) -> bool:
+        """Kill what ``select`` finds, frozen or not, and wait until it is gone; False if some would not go.
+
+        Stopped first, killed then: the family cannot grow while it dies, and what hangs together only
+        by its parents is found before they die.
+        """
+        deadline = time.monotonic() + KILL_SECONDS
+        while True:
+            self._stop(select, min(deadline, time.monotonic() + FREEZE_SECONDS), {})
+            victims = {process.pid: process.started for process in select() if not process.dead}
+            if not victims:
+                return True
+            for pid in victims:
+                _signal(pid, signal.SIGKILL)
+            if not self._gone(victims, deadline) or time.monotonic() > deadline:
+                return False
+
+    def kill_all(self) -> bool:
+        """Kill every process of the sandbox; see `kill`."""
+        if self._cgroup is not None:
+            self._cgroup.kill()
+        self._reap()
+        return self.kill(self.members)
+
+    def _gone(self, victims: dict[int, int], deadline: float) -> bool:
+        while True:
+            self._reap()
+            table = scan()
+            left = [
+                process
+                for pid, started in victims.items()
+                if (process := table.get(pid)) is not None and process.started == started
+            ]
+            if all(process.dead for process in left):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_STEP)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    # Between the scan and this call a pid cannot come back as somebody else's: pids are given out in
+    # turn, and a whole turn takes seconds.
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        pass  # A set-user-id program: not ours to signal (`_stop` will report that it runs on).

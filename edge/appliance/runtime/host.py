@@ -1,0 +1,154 @@
+"""The runtime itself: all sandboxes of this machine, as the control plane sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge.appliance.runtime.files import WORKSPACE
+from edge.appliance.runtime.interface import (
+    Command,
+    ExecResult,
+    FileEntry,
+    Logs,
+    NoSuchSandbox,
+    ProcessInfo,
+    RuntimeFault,
+)
+from edge.appliance.runtime.sandbox import Sandbox
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Runtime:
+    """Sandboxes below ``root``: ``root/<id>/workspace`` is the work tree, ``/workspace`` its name outside.
+
+    Used from one running loop. Every method that takes a sandbox's id raises `NoSuchSandbox` for one
+    that was not created here or was destroyed. Calls that freeze, thaw and destroy one sandbox are the
+    caller's to put in order; each is safe to repeat. ``cgroups=False`` freezes by signals everywhere.
+    """
+
+    def __init__(self, root: Path, *, cgroups: bool = True) -> None:
+        self._root = root.absolute()
+        self._cgroups = cgroups
+        self._sandboxes: dict[str, Sandbox] = {}
+
+    async def start(self) -> None:
+        """Make the data directory. What an earlier run left in it is neither used nor removed."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def close(self) -> None:
+        """Kill every process of every sandbox; their directories stay."""
+        await asyncio.gather(*(sandbox.end() for sandbox in self._sandboxes.values()))
+        self._sandboxes.clear()
+
+    async def create(self, sandbox_id: str, *, envs: Mapping[str, str], cwd: str | None) -> None:
+        """Make the directory of a sandbox, and ``cwd`` in it; no process starts yet.
+
+        ``envs`` and ``cwd`` are what its commands start with. Raises `PathEscape` for a ``cwd`` outside,
+        `RuntimeFault` for an id that is no file name or is taken.
+        """
+        if _ID.fullmatch(sandbox_id) is None:
+            raise RuntimeFault(f"{sandbox_id!r} cannot be the id of a sandbox.")
+        folder = self._root / sandbox_id
+        home = cwd or WORKSPACE
+        sandbox = Sandbox(sandbox_id, folder, envs=envs, cwd=home, cgroups=self._cgroups)
+        try:
+            (folder / "workspace").mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise RuntimeFault(f"There is a sandbox {sandbox_id} already.") from None
+        except OSError as error:
+            raise RuntimeFault(
+                f"The sandbox's directory cannot be made: {error.strerror}."
+            ) from None
+        try:
+            sandbox.tree.make_directory(home)
+        except RuntimeFault:
+            await asyncio.to_thread(_remove, folder)
+            raise
+        self._sandboxes[sandbox_id] = sandbox
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Kill everything in it, frozen or not, and remove its directory."""
+        sandbox = self._sandbox(sandbox_id)
+        await sandbox.end()
+        await asyncio.to_thread(_remove, sandbox.folder)
+        self._sandboxes.pop(sandbox_id, None)
+
+    async def freeze(self, sandbox_id: str) -> int:
+        """Stop all of its processes, memory and all; gives bytes of memory and files (an estimate).
+
+        Raises `FreezeFailed`, and then nothing is frozen. Open connections stay open, and the kernel
+        goes on accepting new ones for a frozen listener.
+        """
+        return await self._sandbox(sandbox_id).freeze()
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """Let its processes go on where they stood; those it had stopped itself stay stopped."""
+        await self._sandbox(sandbox_id).thaw()
+
+    async def exec(self, sandbox_id: str, command: Command) -> ExecResult:
+        """Run a command to its end. Of each stream the first 8 MiB are kept.
+
+        It has ended when its own process has: what that left in the background lives on, and what it
+        writes later is in nobody's result. Raises `ExecTimeout`, `NotExecutable`, `NoSuchDirectory`,
+        `PathEscape`, `SandboxFrozen`. If the caller is cancelled, the command is killed.
+        """
+        return await self._sandbox(sandbox_id).exec(command)
+
+    async def spawn(self, sandbox_id: str, command: Command) -> int:
+        """Start a command in the background; its pid. Raises what `exec` raises, but no `ExecTimeout`."""
+        return await self._sandbox(sandbox_id).spawn(command)
+
+    def processes(self, sandbox_id: str) -> list[ProcessInfo]:
+        """The commands that run, and the newest 32 background ones that ended, oldest first."""
+        return self._sandbox(sandbox_id).processes()
+
+    def logs(self, sandbox_id: str, pid: int) -> Logs:
+        """The newest MiB of each stream of a listed command. Raises `RuntimeFault` for other pids."""
+        logs = self._sandbox(sandbox_id).logs(pid)
+        if logs is None:
+            raise RuntimeFault(f"There is no process {pid} in sandbox {sandbox_id}.")
+        return logs
+
+    async def kill(self, sandbox_id: str, pid: int) -> bool:
+        """Kill a listed command and all it started, frozen or not; False if there was nothing to kill."""
+        return await self._sandbox(sandbox_id).kill(pid)
+
+    async def write_file(
+        self, sandbox_id: str, path: str, data: bytes, mode: int | None = None
+    ) -> None:
+        """Write a whole file; missing directories above it are made. ``mode``: its permission bits.
+
+        Raises `PathEscape`, `NoSuchDirectory`, `FileFailed`.
+        """
+        await asyncio.to_thread(self._sandbox(sandbox_id).tree.write, path, data, mode)
+
+    async def read_file(self, sandbox_id: str, path: str, max_bytes: int) -> bytes:
+        """Read a whole file. Raises `PathEscape`, `FileNotFound`, `FileTooLarge`, `FileFailed`."""
+        return await asyncio.to_thread(self._sandbox(sandbox_id).tree.read, path, max_bytes)
+
+    async def list_dir(self, sandbox_id: str, path: str, depth: int) -> list[FileEntry]:
+        """List a directory down to ``depth`` levels. Raises as `read_file`, and `NoSuchDirectory`."""
+        return await asyncio.to_thread(self._sandbox(sandbox_id).tree.entries, path, depth)
+
+    async def memory_bytes(self, sandbox_id: str) -> int:
+        """Resident bytes of all of its processes; shared pages count once for each."""
+        return await self._sandbox(sandbox_id).memory()
+
+    def _sandbox(self, sandbox_id: str) -> Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            raise NoSuchSandbox(f"There is no sandbox {sandbox_id}.")
+        return sandbox
+
+
+def _remove(folder: Path) -> None:
+    # rm, since it copes with any depth; a tree may also hold directories made read-only (module caches).
+    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
+    if folder.exists():
+        subprocess.run(["chmod", "-R", "u+rwX", "--", folder], check=False)
+        subprocess.run(["rm", "-rf", "--", folder], check=False)

@@ -1,0 +1,240 @@
+"""The supervisor of one sandbox: ``python -m edge.appliance.runtime.supervisor SOCKET MARK FREEZER``.
+
+SOCKET is the number of an inherited, connected Unix stream socket, MARK the sandbox's mark, FREEZER
+``cgroup`` or ``signals``. Standard library only, one thread, no buffering of anybody's output: the
+pipes of a command come as descriptors with the request, and end at the control plane.
+
+Requests and answers are lines of JSON. Every request has an ``id``, its answer has the same one and
+either ``ok`` or ``error`` (with ``message``). The requests (``do``):
+
+========= ============================================================================================
+spawn     ``argv, env, number``, with three descriptors: working directory, stdout, stderr. ok: pid
+freeze    ok: true, once every process of the sandbox is still
+thaw      ok: true
+kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. ok: whether there was anything to kill
+kill_all  ok: true once nobody is left
+memory    ok: resident bytes of all processes
+========= ============================================================================================
+
+Unasked, ``{"exited": number, "code": n}`` tells that a command has ended.
+
+When the other end of the socket closes, however that came about, everything is killed. The same
+happens on SIGTERM, which the kernel also sends if the control plane dies (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from edge.appliance.runtime.cgroup import Cgroup
+from edge.appliance.runtime.freezer import Freezer
+from edge.appliance.runtime.processes import MARK, Process, of_command
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_READ = 1 << 16
+_MAX_DESCRIPTORS = 64
+
+Request = dict[str, object]
+
+
+class Refused(Exception):
+    """The request cannot be met; ``error`` names why in one word, the text says it."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class Supervisor:
+    """The loop and its state: the commands that run, by pid, each with its number."""
+
+    def __init__(self, sock: socket.socket, mark: str, cgroup: Cgroup | None) -> None:
+        self._sock = sock
+        self._mark = mark
+        self._cgroup = cgroup
+        self._prctl = _prctl()
+        self._running: dict[int, int] = {}
+        self._descriptors: list[int] = []
+        self._freezer = Freezer(mark, supervisor=os.getpid(), cgroup=cgroup, reap=self._reap)
+        self._ending = False
+        self._verbs: dict[str, Callable[[Request], object]] = {
+            "spawn": self._spawn,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "kill": self._kill,
+            "kill_all": self._kill_all,
+            "memory": self._memory,
+        }
+
+    def run(self) -> bool:
+        """Serve until the control plane is gone, then end everything; whether that was complete."""
+        wakeup, woken = os.pipe()
+        for end in (wakeup, woken):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        # Handlers, not SIG_IGN: what is ignored here would be ignored in the sandbox's processes too.
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._end)
+        self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        try:
+            self._serve(wakeup)
+        finally:
+            complete = self._freezer.kill_all()
+            if self._cgroup is not None:
+                self._cgroup.remove()
+        return complete
+
+    def _end(self, *_: object) -> None:
+        self._ending = True
+
+    def _serve(self, wakeup: int) -> None:
+        pending = b""
+        own = self._sock.fileno()
+        while not self._ending:
+            ready, _, _ = select.select([own, wakeup], [], [])
+            if wakeup in ready:
+                os.read(wakeup, 4096)
+                self._reap()
+            if own in ready:
+                try:
+                    data, received, _, _ = socket.recv_fds(self._sock, _READ, _MAX_DESCRIPTORS)
+                except ConnectionError:
+                    return
+                if not data:
+                    return
+                self._descriptors += received
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    self._answer(json.loads(line))
+
+    def _answer(self, request: Request) -> None:
+        reply: dict[str, object] = {"id": request["id"]}
+        try:
+            reply["ok"] = self._verbs[str(request["do"])](request)
+        except Refused as refusal:
+            reply |= {"error": refusal.error, "message": str(refusal)}
+        self._tell(reply)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        try:
+            self._sock.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self._ending = True  # The control plane is gone.
+
+    def _spawn(self, request: Request) -> int:
+        given, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+        try:
+            if self._freezer.frozen:
+                # A child would freeze on its way into the cgroup, and we would wait for it.
+                raise Refused("frozen", "The sandbox is frozen.")
+            return self._start(request, *given)
+        finally:
+            for descriptor in given:
+                os.close(descriptor)
+
+    def _start(self, request: Request, cwd: int, stdout: int, stderr: int) -> int:
+        argv, env, number = request["argv"], request["env"], request["number"]
+        assert isinstance(argv, list) and isinstance(env, dict) and isinstance(number, int)
+
+        def prepare() -> None:
+            os.fchdir(cwd)
+            if self._cgroup is not None:
+                try:
+                    self._cgroup.join()
+                except OSError:
+                    pass  # Outside of it, it is found by descent and stopped by signals.
+            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+        try:
+            process = subprocess.Popen(
+                argv,
+                env={**env, MARK: f"{self._mark}.{number}"},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                preexec_fn=prepare,  # noqa: PLW1509 - one thread only, so no lock can be held.
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Refused("not_executable", f"{argv[0]}: {reason}") from None
+        except (ValueError, subprocess.SubprocessError) as error:
+            raise Refused("not_executable", f"The command cannot be started: {error}") from None
+        # `_reap` waits for it. A Popen that thinks it still runs would wait too, and swallow the end.
+        process.returncode = 0
+        self._running[process.pid] = number
+        return process.pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._running.pop(pid, None)
+            if number is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._tell({"exited": number, "code": code if code >= 0 else 128 - code})
+
+    def _freeze(self, _: Request) -> bool:
+        if not self._freezer.freeze():
+            raise Refused("freeze_failed", "Not every process of the sandbox could be stopped.")
+        return True
+
+    def _thaw(self, _: Request) -> bool:
+        self._freezer.thaw()
+        return True
+
+    def _kill(self, request: Request) -> bool:
+        pid, number = request["pid"], request["number"]
+        assert isinstance(pid, int) and isinstance(number, int)
+        mark = f"{self._mark}.{number}"
+
+        def select() -> list[Process]:
+            leader = next((one for one, its in self._running.items() if its == number), None)
+            return of_command(self._freezer.members(), leader, pid, mark)
+
+        found = any(not process.dead for process in select())
+        return self._freezer.kill(select) and found
+
+    def _kill_all(self, _: Request) -> bool:
+        return self._freezer.kill_all()
+
+    def _memory(self, _: Request) -> int:
+        return sum(process.memory for process in self._freezer.members())
+
+
+def _prctl() -> Callable[[int, int], None]:
+    """``prctl(2)``, loaded before any fork; does nothing where there is none."""
+    if sys.platform != "linux":
+        return lambda *_: None
+    function = ctypes.CDLL(None).prctl
+    function.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return lambda option, value: function(option, value, 0, 0, 0)
+
+
+def main() -> None:
+    """Take over the socket named on the command line, and serve it."""
+    descriptor, mark, freezer = sys.argv[1:]
+    sock = socket.socket(fileno=int(descriptor))
+    sock.set_inheritable(False)
+    cgroup = Cgroup.make(mark) if freezer == "cgroup" else None
+    if not Supervisor(sock, mark, cgroup).run():
+        sys.exit(1)  # The control plane, if it still lives, sweeps up.
+
+
+if __name__ == "__main__":
+    main()
