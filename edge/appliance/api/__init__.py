@@ -1,0 +1,1 @@
+"""The handlers, by noun. Each returns an answer or raises `ApiError`; ``app.py`` renders it."""

@@ -1,0 +1,46 @@
+"""The runtime's refusals in the API's terms, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edge.appliance import runtime
+from edge.appliance.problems import (
+    COMMAND_NOT_FOUND,
+    EXEC_TIMEOUT,
+    FILE_NOT_FOUND,
+    INVALID_REQUEST,
+    PAYLOAD_TOO_LARGE,
+    RUNTIME_LOST,
+    SANDBOX_NOT_FOUND,
+    SANDBOX_NOT_READY,
+    ApiError,
+)
+from edge.core.errors import Problem
+
+FAULTS: dict[type[runtime.RuntimeFault], Problem] = {
+    runtime.NoSuchSandbox: SANDBOX_NOT_FOUND,
+    # An ordered pause came between our look at the state and the call.
+    runtime.SandboxFrozen: SANDBOX_NOT_READY,
+    runtime.SupervisorLost: RUNTIME_LOST,
+    runtime.NotExecutable: COMMAND_NOT_FOUND,
+    runtime.ExecTimeout: EXEC_TIMEOUT,
+    runtime.PathEscape: INVALID_REQUEST,
+    runtime.FileNotFound: FILE_NOT_FOUND,
+    runtime.NoSuchDirectory: FILE_NOT_FOUND,
+    runtime.FileTooLarge: PAYLOAD_TOO_LARGE,
+    runtime.FileFailed: INVALID_REQUEST,
+}
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Within, a `RuntimeFault` becomes an `ApiError`; its text is meant for the caller."""
+    try:
+        yield
+    except runtime.RuntimeFault as e:
+        problem = FAULTS.get(type(e))
+        if problem is None:
+            raise
+        raise ApiError(problem, str(e)) from None

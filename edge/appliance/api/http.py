@@ -1,0 +1,89 @@
+"""What all handlers need of HTTP: bounded bodies, JSON answers, ids from the path, queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from edge.appliance.parts import PARTS, Parts
+from edge.appliance.problems import PAYLOAD_TOO_LARGE, ApiError, invalid
+from edge.appliance.requests import parse
+
+MAX_JSON = 1 << 20
+"""Bytes of a body, except those that carry files."""
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parts(request: web.Request) -> Parts:
+    """The control plane that serves this request."""
+    return request.app[PARTS]
+
+
+def answer(document: object, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    # ASCII only: text from clients may hold lone surrogates, which have no UTF-8.
+    text = json.dumps(document, separators=(",", ":"))
+    return web.Response(status=status, body=text.encode("ascii"), content_type="application/json")
+
+
+async def read_body(request: web.Request, limit: int = MAX_JSON) -> bytes:
+    """The body, decompressed. Raises `ApiError` (payload_too_large, invalid_request)."""
+    if (request.content_length or 0) > limit:
+        raise ApiError(PAYLOAD_TOO_LARGE, details={"limit": limit})
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                raise ApiError(PAYLOAD_TOO_LARGE, details={"limit": limit})
+    except web.RequestPayloadError:
+        raise invalid("The body cannot be read.") from None
+    return bytes(body)
+
+
+async def read(request: web.Request, model: type[B], limit: int = MAX_JSON) -> B:
+    """The body as a model. Raises `ApiError` (payload_too_large, invalid_request)."""
+    return parse(model, await read_body(request, limit))
+
+
+def sandbox_id(request: web.Request) -> str:
+    """The sandbox the path names."""
+    return request.match_info["sandbox"]
+
+
+def path_port(request: web.Request) -> object:
+    """The port the path names: a number, or the text when it is none. Judged by the minter."""
+    return number(request.match_info["port"])
+
+
+def number(text: str) -> int | str:
+    """A decimal number without sign or leading zeros, else the text itself."""
+    plain = text.isascii() and text.isdigit() and len(text) <= 9 and (text == "0" or text[0] != "0")
+    return int(text) if plain else text
+
+
+def query(request: web.Request, *known: str) -> Mapping[str, str]:
+    """The query as a mapping. Raises `ApiError` (invalid_request) for unknown or repeated names."""
+    found: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in known:
+            raise invalid(f"query: {name[:100]!r} is unknown; known are {', '.join(known)}")
+        if name in found:
+            raise invalid(f"query: {name} is there twice")
+        found[name] = value
+    return found
+
+
+def whole(values: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    """A number of the query. Raises `ApiError` (invalid_request)."""
+    if name not in values:
+        return default
+    value = number(values[name])
+    if not isinstance(value, int) or not low <= value <= high:
+        raise invalid(f"{name}: must be a number from {low} to {high}")
+    return value

@@ -1,0 +1,249 @@
+"""Sandboxes: create, get, list, pause, resume, destroy, timeout."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from edge.appliance.api.http import (
+    answer,
+    number,
+    parts,
+    query,
+    read,
+    read_body,
+    sandbox_id,
+    whole,
+)
+from edge.appliance.lifecycle import published
+from edge.appliance.parts import Parts
+from edge.appliance.problems import (
+    INVALID_FIELDS,
+    NOT_IMPLEMENTED,
+    WARM_POOL_UNAVAILABLE,
+    ApiError,
+    invalid,
+)
+from edge.appliance.requests import DEFAULT_TIMEOUT_MS, Create, SetTimeout, parse, read_json
+from edge.appliance.sandbox import Plan, Sandbox
+from edge.appliance.views import SANDBOX_FIELDS, Json, sandbox_view, snapshot_view
+from edge.core.records import State
+
+WORK_TREE = "/workspace"
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+
+
+async def create(request: web.Request) -> web.Response:
+    """``POST /v1/sandboxes``: 201 with the sandbox, running."""
+    body = await read_body(request)
+    wanted = parse(Create, body)
+    _offered(wanted)
+    the_parts = parts(request)
+    key = request.headers.get("Idempotency-Key", "")
+    if not key:
+        return answer(await _create(the_parts, wanted), 201)
+    if len(key) > 255:
+        raise invalid("Idempotency-Key: at most 255 characters")
+    # Of the meaning, not of the bytes: a client may write the same object in another order.
+    meaning = json.dumps(read_json(body or b"{}"), sort_keys=True).encode()
+    made = await the_parts.creates.once(
+        key, hashlib.sha256(meaning).digest(), lambda: _create(the_parts, wanted)
+    )
+    return answer(made, 201)
+
+
+async def get(request: web.Request) -> web.Response:
+    """``GET S``: the sandbox, or the fields asked for."""
+    fields = _fields(query(request, "fields"))
+    sandbox = parts(request).sandboxes.get(sandbox_id(request))
+    return answer(_only(sandbox_view(sandbox), fields))
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """``GET /v1/sandboxes``: without a query all of them, with one a page of those asked for."""
+    living = parts(request).sandboxes.living()
+    if not request.query_string:
+        return answer([sandbox_view(sandbox) for sandbox in living])
+    asked = query(request, "state", "template", "metadata", "limit", "next_token", "fields")
+    fields = _fields(asked)
+    states, wanted = _states(asked), _metadata(asked)
+    limit = whole(asked, "limit", default=DEFAULT_PAGE, low=1, high=MAX_PAGE)
+    after = _position(asked.get("next_token"))
+    found = [
+        sandbox
+        for sandbox in living
+        if sandbox.number > after
+        and (states is None or published(sandbox.state) in states)
+        and asked.get("template", sandbox.plan.template) == sandbox.plan.template
+        and all(
+            key in sandbox.plan.metadata and sandbox.plan.metadata[key] == value
+            for key, value in wanted.items()
+        )
+    ]
+    page = found[:limit]
+    result: Json = {
+        "items": [_only(sandbox_view(sandbox), fields) for sandbox in page],
+        "has_next": len(found) > limit,
+    }
+    if len(found) > limit:
+        result["next_token"] = _token(page[-1])
+    return answer(result)
+
+
+async def hibernate(request: web.Request) -> web.Response:
+    """``POST S/hibernate``: pause now; answers the snapshot."""
+    sandboxes = parts(request).sandboxes
+    return answer(snapshot_view(await sandboxes.pause(sandboxes.get(sandbox_id(request)))))
+
+
+async def resume(request: web.Request) -> web.Response:
+    """``POST /v1/sandboxes/{snapshot_id}/resume``: the sandbox of that snapshot, running."""
+    # The same place in the path as everywhere; here it names a snapshot.
+    sandbox = await parts(request).sandboxes.resume(sandbox_id(request))
+    return answer(sandbox_view(sandbox))
+
+
+async def destroy(request: web.Request) -> web.Response:
+    """``DELETE S``: end it."""
+    sandboxes = parts(request).sandboxes
+    await sandboxes.destroy(sandboxes.get(sandbox_id(request)))
+    return web.Response(status=204)
+
+
+async def set_timeout(request: web.Request) -> web.Response:
+    """``POST S/timeout``: start the timeout anew."""
+    wanted = await read(request, SetTimeout)
+    sandboxes = parts(request).sandboxes
+    sandbox = sandboxes.get(sandbox_id(request))
+    sandboxes.set_timeout(sandbox, wanted)
+    return answer(sandbox_view(sandbox))
+
+
+def _offered(wanted: Create) -> None:
+    """Refuse what this control plane does not do, above all limits it cannot enforce.
+
+    Raises `ApiError` (not_implemented, warm_pool_unavailable).
+    """
+    network = wanted.network
+    missing = {
+        "snapshot_id": wanted.snapshot_id,
+        "volumes": wanted.volumes,
+        "desktop": wanted.desktop,
+        "internet_access": wanted.internet_access is False,
+        "network.allow_out": network and network.allow_out,
+        "network.deny_out": network and network.deny_out,
+    }
+    for field, asked in missing.items():
+        if asked:
+            raise ApiError(NOT_IMPLEMENTED, f"{field} is not offered here.", {"field": field})
+    if wanted.warm_pool is not None and wanted.warm_pool.mode == "require":
+        raise ApiError(WARM_POOL_UNAVAILABLE)
+
+
+async def _create(the_parts: Parts, wanted: Create) -> Json:
+    network = wanted.network
+    token = None
+    if network is not None and network.allow_public_traffic is False:
+        token = secrets.token_urlsafe(32)
+    inactive = wanted.inactivity_timeout_ms
+    plan = Plan(
+        template=wanted.template,
+        vcpus=wanted.vcpus,
+        memory_mb=wanted.memory_mb,
+        cwd=wanted.cwd or WORK_TREE,
+        metadata=wanted.metadata or {},
+        auto_resume=bool(wanted.auto_resume),
+        inactivity_timeout=None if inactive is None else inactive / 1000,
+        checkout=_checkout(wanted),
+        mask_request_host=network.mask_request_host if network is not None else None,
+        traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
+    )
+    sandbox = await the_parts.sandboxes.create(
+        plan,
+        envs=wanted.envs or {},
+        cwd=wanted.cwd,
+        timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
+        timeout_action=wanted.action,
+    )
+    return sandbox_view(sandbox, traffic_access_token=token)
+
+
+def _checkout(wanted: Create) -> Json:
+    """No pool here ever has a ready instance, so every create is a cold one."""
+    pool = wanted.warm_pool
+    if pool is None:
+        return {"source": "cold_create", "hit": False}
+    source = "bypassed" if pool.mode == "bypass" else "cold_create"
+    told: Json = {"source": source, "hit": False, "mode": pool.mode}
+    optional: Json = {"id": pool.id, "wait_ms": pool.wait_ms}
+    return told | {key: value for key, value in optional.items() if value is not None}
+
+
+def _fields(asked: Mapping[str, str]) -> list[str] | None:
+    if "fields" not in asked:
+        return None
+    fields = [name.strip() for name in asked["fields"].split(",")]
+    for name in fields:
+        if name not in SANDBOX_FIELDS:
+            known = ", ".join(SANDBOX_FIELDS)
+            raise ApiError(INVALID_FIELDS, f"fields: {name[:100]!r} is unknown; known are {known}")
+    return fields
+
+
+def _only(view: Json, fields: list[str] | None) -> Json:
+    return view if fields is None else {key: view[key] for key in fields if key in view}
+
+
+def _states(asked: Mapping[str, str]) -> set[str] | None:
+    if "state" not in asked:
+        return None
+    states = set(asked["state"].split(","))
+    known = {published(state) for state in State}
+    if not states <= known:
+        raise invalid(f"state: must be of {', '.join(sorted(known))}")
+    return states
+
+
+def _metadata(asked: Mapping[str, str]) -> dict[str, object]:
+    if "metadata" not in asked:
+        return {}
+    wanted = read_json(asked["metadata"])
+    if not isinstance(wanted, dict):
+        raise invalid("metadata: must be a JSON object")
+    return wanted
+
+
+def _token(last: Sandbox) -> str:
+    return base64.urlsafe_b64encode(f"after:{last.number}".encode()).decode()
+
+
+def _position(token: str | None) -> int:
+    """The number behind which a page begins."""
+    if token is None:
+        return 0
+    try:
+        name, _, text = base64.urlsafe_b64decode(token).decode("ascii").partition(":")
+    except (binascii.Error, ValueError):
+        name, text = "", ""
+    position = number(text)
+    if name != "after" or not isinstance(position, int):
+        raise invalid("next_token: must be one that a list answered")
+    return position
+
+
+ROUTES = [
+    ("POST", "/v1/sandboxes", create),
+    ("GET", "/v1/sandboxes", list_all),
+    ("GET", "/v1/sandboxes/{sandbox}", get),
+    ("DELETE", "/v1/sandboxes/{sandbox}", destroy),
+    ("POST", "/v1/sandboxes/{sandbox}/hibernate", hibernate),
+    ("POST", "/v1/sandboxes/{sandbox}/resume", resume),
+    ("POST", "/v1/sandboxes/{sandbox}/timeout", set_timeout),
+]

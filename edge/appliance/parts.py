@@ -1,0 +1,113 @@
+"""What the handlers share: one object with the parts of the control plane, built in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from edge.appliance.barrier import Edges
+from edge.appliance.config import Config, EdgeLine
+from edge.appliance.events import EventLog
+from edge.appliance.feed import Feed
+from edge.appliance.grants import Grants, Minter
+from edge.appliance.idempotency import Idempotency
+from edge.appliance.keys import SigningKey
+from edge.appliance.problems import ApiError
+from edge.appliance.runtime import Runtime
+from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.tasks import Scope
+from edge.appliance.usage import UsageCounter
+from edge.core.target import Site
+
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts, by name. ``wall`` is Unix time in seconds."""
+
+    config: Config
+    runtime: Runtime
+    key: SigningKey
+    scope: Scope
+    feed: Feed
+    edges: Edges
+    events: EventLog
+    minter: Minter
+    grants: Grants
+    sandboxes: Sandboxes
+    usage: UsageCounter
+    creates: Idempotency[dict[str, object]]
+    wall: Callable[[], float]
+    log: Log
+    closing: list[Callable[[], Any]] = field(default_factory=list)
+
+    def set_edge(self, line: EdgeLine, own_port: int) -> None:
+        """Where the edge listens has become known."""
+        self.minter.site = _site(self.config, line.public_port)
+        self.minter.reserved = frozenset({*line.reserved_ports, line.public_port, own_port})
+
+
+PARTS: web.AppKey[Parts] = web.AppKey("parts")
+
+
+def build_parts(
+    config: Config,
+    runtime: Runtime,
+    key: SigningKey,
+    *,
+    log: Log,
+    wall: Callable[[], float] = time.time,
+) -> Parts:
+    """Put the parts together; needs the running loop's clock only once sandboxes run."""
+
+    def crashed(name: str, error: BaseException) -> None:
+        # A refusal was told to whoever asked, and logged where it arose.
+        if not isinstance(error, ApiError):
+            log("crash", task=name, error=repr(error))
+
+    scope = Scope(crashed)
+    feed = Feed(start=int(wall() * 1000))
+    edges = Edges()
+    events = EventLog(wall)
+    minter = Minter(
+        key.key,
+        issuer=config.issuer,
+        site=_site(config, config.public_port),
+        reserved=frozenset({*config.reserved_ports, config.port, config.public_port}),
+    )
+    grants = Grants(minter, feed, wall)
+    sandboxes = Sandboxes(
+        runtime,
+        feed=feed,
+        edges=edges,
+        events=events,
+        scope=scope,
+        wall=wall,
+        log=log,
+        on_forgotten=grants.forget,
+    )
+    return Parts(
+        config=config,
+        runtime=runtime,
+        key=key,
+        scope=scope,
+        feed=feed,
+        edges=edges,
+        events=events,
+        minter=minter,
+        grants=grants,
+        sandboxes=sandboxes,
+        usage=UsageCounter(grants, sandboxes),
+        creates=Idempotency(scope, time.monotonic),
+        wall=wall,
+        log=log,
+    )
+
+
+def _site(config: Config, public_port: int) -> Site:
+    return Site(config.public_hostname, config.public_scheme, public_port)

@@ -1,0 +1,140 @@
+"""Every way the control plane's API can fail, as one table, and the exception that carries a row.
+
+The rows are of the same kind as the edge's (``edge/core/errors.py``) and partly the same rows; the one
+place that renders them is ``app.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge.core.errors import SANDBOX_NOT_FOUND, UNSUPPORTED_PREVIEW_PORT, Blame, Problem
+
+__all__ = ["SANDBOX_NOT_FOUND", "UNSUPPORTED_PREVIEW_PORT", "ApiError", "invalid"]
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """A refusal: a row of the table, and what is particular about this case.
+
+    ``message`` replaces the row's sentence; it may quote input, never a credential.
+    """
+
+    problem: Problem
+    message: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.problem.code}: {self.message or self.problem.message}"
+
+    def __hash__(self) -> int:
+        # ``details`` has no hash, and tools put exceptions into sets.
+        return hash(self.problem)
+
+
+def _client(code: str, status: int, message: str, action: str) -> Problem:
+    return Problem(code, status, False, Blame.CLIENT, message, action)
+
+
+def _ours(code: str, status: int, message: str, action: str) -> Problem:
+    return Problem(code, status, True, Blame.CONTROL_PLANE, message, action)
+
+
+_CORRECT = "Correct the request; the message says what is wrong."
+
+INVALID_REQUEST = _client("invalid_request", 400, "The request is not valid.", _CORRECT)
+INVALID_FIELDS = _client(
+    "invalid_fields", 400, "A field asked for does not exist.", "Ask for fields of the object only."
+)
+UNAUTHORIZED = _client(
+    "unauthorized", 401, "The key is missing or wrong.", "Send Authorization: Bearer <key>."
+)
+NOT_FOUND = _client("not_found", 404, "There is nothing of this name.", "Check the address.")
+SNAPSHOT_NOT_FOUND = _client(
+    "snapshot_not_found", 404, "The snapshot does not exist.", "Read snapshot_id of the sandbox."
+)
+PREVIEW_GRANT_NOT_FOUND = _client(
+    "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
+)
+PROCESS_NOT_FOUND = _client(
+    "process_not_found", 404, "The sandbox has no such process.", "List the sandbox's processes."
+)
+FILE_NOT_FOUND = _client(
+    "file_not_found", 404, "There is no such file or directory.", "Check the path."
+)
+COMMAND_NOT_FOUND = _client(
+    "command_not_found",
+    400,
+    "The command cannot be run.",
+    "Give the program and its args apart, or set shell for a command line.",
+)
+METHOD_NOT_ALLOWED = _client(
+    "method_not_allowed", 405, "The method is not available here.", "Use a method named in Allow."
+)
+SANDBOX_NOT_READY = Problem(
+    "sandbox_not_ready",
+    409,
+    False,
+    Blame.CLIENT,
+    "The sandbox is not running.",
+    "Resume it first, or create it with auto_resume.",
+)
+IDEMPOTENCY_CONFLICT = _client(
+    "idempotency_conflict",
+    409,
+    "This Idempotency-Key was used with another request.",
+    "Use a new key for a new request.",
+)
+WARM_POOL_UNAVAILABLE = _client(
+    "warm_pool_unavailable",
+    409,
+    "The warm pool has no ready instance.",
+    "Use mode prefer, or create without a pool.",
+)
+QUOTA_EXCEEDED = _client(
+    "quota_exceeded", 409, "The limit is reached.", "Delete what is not needed any more."
+)
+PAYLOAD_TOO_LARGE = _client(
+    "payload_too_large", 413, "The body is too large.", "Send less; details.limit is in bytes."
+)
+EXPECTATION_FAILED = _client(
+    "expectation_failed", 417, "The expectation is unknown.", "Send Expect: 100-continue or none."
+)
+EXEC_TIMEOUT = Problem(
+    "exec_timeout",
+    504,
+    False,
+    Blame.CLIENT,
+    "The command did not end in time and was ended.",
+    "Give a longer timeout_secs, or run it in the background.",
+)
+NOT_IMPLEMENTED = _client(
+    "not_implemented",
+    501,
+    "The embedded control plane does not offer this.",
+    "docs/compatibility.md lists what it offers.",
+)
+CREATE_FAILED = _ours("create_failed", 503, "The sandbox could not be created.", "Try again.")
+PAUSE_FAILED = _ours("pause_failed", 503, "The sandbox could not be paused.", "Try again.")
+RESUME_FAILED = _ours("resume_failed", 503, "The sandbox could not be resumed.", "Try again.")
+RESUME_TIMEOUT = _ours("resume_timeout", 503, "The sandbox did not run in time.", "Try again.")
+RUNTIME_LOST = _ours("runtime_lost", 503, "The sandbox's processes were lost.", "Start them again.")
+AUTO_RESUME_DISABLED = _client(
+    "auto_resume_disabled",
+    409,
+    "The sandbox does not resume by itself.",
+    "Resume it through the API.",
+)
+INTERNAL_ERROR = _ours(
+    "internal_error",
+    500,
+    "Something went wrong inside the control plane.",
+    "Look at its log for the request id.",
+)
+
+
+def invalid(message: str, **details: object) -> ApiError:
+    """400 ``invalid_request``."""
+    return ApiError(INVALID_REQUEST, message, details)

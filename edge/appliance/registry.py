@@ -1,0 +1,74 @@
+"""Which sandboxes there are, by id and by snapshot, and for a while which there were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge.appliance.problems import SANDBOX_NOT_FOUND, SNAPSHOT_NOT_FOUND, ApiError
+from edge.appliance.sandbox import Sandbox, Snapshot
+
+TOMBSTONES = 10_000
+"""Destroyed sandboxes that are remembered, for edges that ask and for lists of events."""
+
+SNAPSHOTS = 100
+"""Snapshot ids remembered per sandbox, for clients that resume from an old one."""
+
+
+class Registry:
+    """All sandboxes. ``on_forgotten`` hears the ids of tombstones that make room for newer ones."""
+
+    def __init__(
+        self, on_forgotten: Callable[[str], None], *, max_tombstones: int = TOMBSTONES
+    ) -> None:
+        self._on_forgotten = on_forgotten
+        self._max_tombstones = max_tombstones
+        self._all: dict[str, Sandbox] = {}
+        self._tombstones: dict[str, None] = {}
+        self._snapshots: dict[str, Sandbox] = {}
+
+    def add(self, sandbox: Sandbox) -> None:
+        """A new sandbox."""
+        self._all[sandbox.id] = sandbox
+
+    def find(self, sandbox_id: str) -> Sandbox | None:
+        """A sandbox, destroyed ones included."""
+        return self._all.get(sandbox_id)
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """A sandbox that is not destroyed. Raises `ApiError` (sandbox_not_found)."""
+        sandbox = self._all.get(sandbox_id)
+        if sandbox is None or not sandbox.alive:
+            raise ApiError(SANDBOX_NOT_FOUND)
+        return sandbox
+
+    def of_snapshot(self, snapshot_id: str) -> Sandbox:
+        """The sandbox of a snapshot. Raises `ApiError` (snapshot_not_found)."""
+        sandbox = self._snapshots.get(snapshot_id)
+        if sandbox is None:
+            raise ApiError(SNAPSHOT_NOT_FOUND)
+        return sandbox
+
+    def living(self) -> list[Sandbox]:
+        """All that are not destroyed, oldest first."""
+        return [sandbox for sandbox in self._all.values() if sandbox.alive]
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """The sandbox has this snapshot now."""
+        sandbox = self._all[snapshot.sandbox_id]
+        sandbox.snapshot = snapshot
+        sandbox.snapshots.append(snapshot.id)
+        self._snapshots[snapshot.id] = sandbox
+        if len(sandbox.snapshots) > SNAPSHOTS:
+            del self._snapshots[sandbox.snapshots.pop(0)]
+
+    def bury(self, sandbox: Sandbox) -> None:
+        """The sandbox is destroyed: its snapshots go, its tombstone stays for a while."""
+        for snapshot_id in sandbox.snapshots:
+            del self._snapshots[snapshot_id]
+        sandbox.snapshots.clear()
+        sandbox.snapshot = None
+        self._tombstones[sandbox.id] = None
+        if len(self._tombstones) > self._max_tombstones:
+            oldest = next(iter(self._tombstones))
+            del self._tombstones[oldest], self._all[oldest]
+            self._on_forgotten(oldest)

@@ -1,0 +1,262 @@
+"""What the public API takes: every body as a model, every rule that needs no state.
+
+Unknown keys are ignored, because newer clients may say more; types are strict, because ``"1"`` and
+``true`` are no integers. Times are in the unit their name says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge.appliance.problems import invalid
+
+DEPTH = 64
+"""How deep JSON may be nested; beyond, walking it would exhaust the stack somewhere."""
+
+DEFAULT_TIMEOUT_MS = 300_000
+LONGEST_TIMEOUT_MS = 30 * 24 * 3600 * 1000
+
+DEFAULT_TTL = 900
+SHORTEST_TTL, LONGEST_TTL = 60, 86_400
+"""Lifetime of preview tokens in seconds; what is asked for is moved into this range."""
+
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL")
+    return text
+
+
+def _environment(envs: dict[str, str]) -> dict[str, str]:
+    for name in envs:
+        if not name or "=" in name:
+            raise ValueError("a variable's name must not be empty or contain '='")
+    return envs
+
+
+def _host(text: str) -> str:
+    # It becomes a header field of requests to the app.
+    if not _HOST.fullmatch(text.replace("${PORT}", "65535")):
+        raise ValueError("must be a host name, with :port or :${PORT} if need be")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+"""What ends up in system calls."""
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Line = Annotated[Text, Field(min_length=1)]
+Envs = Annotated[dict[Text, Text], AfterValidator(_environment)]
+TimeoutMs = Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)]
+TimeoutAction = Literal["destroy", "hibernate"]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Network(_Body):
+    """``network`` of a create."""
+
+    allow_public_traffic: bool | None = None
+    mask_request_host: Annotated[str, AfterValidator(_host)] | None = None
+    allow_out: list[Any] | None = None
+    deny_out: list[Any] | None = None
+
+
+class WarmPool(_Body):
+    """``warm_pool`` of a create."""
+
+    id: Name | None = None
+    mode: Literal["prefer", "require", "bypass"] = "prefer"
+    wait_ms: Annotated[int, Field(ge=0, le=600_000)] | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> WarmPool:
+        if self.id is None and self.mode != "bypass":
+            raise ValueError("id is needed for mode prefer or require")
+        return self
+
+
+class Lifecycle(_Body):
+    """``lifecycle`` of a create: the older spelling of ``timeout_action``."""
+
+    on_timeout: Literal["destroy", "pause"] | None = None
+
+
+class Create(_Body):
+    """``POST /v1/sandboxes``."""
+
+    template: Name = "base"
+    vcpus: Annotated[int, Field(ge=1, le=256)] = 2
+    memory_mb: Annotated[int, Field(ge=1, le=4_194_304)] = 512
+    disk_mb: Annotated[int, Field(ge=1)] | None = None
+    timeout_ms: TimeoutMs | None = None
+    inactivity_timeout_ms: TimeoutMs | None = None
+    timeout_action: TimeoutAction | None = None
+    lifecycle: Lifecycle | None = None
+    auto_resume: bool | None = None
+    ephemeral: bool | None = None
+    envs: Envs | None = None
+    metadata: dict[str, Any] | None = None
+    network: Network | None = None
+    internet_access: bool | None = None
+    cwd: Line | None = None
+    desktop: dict[str, Any] | None = None
+    volumes: list[Any] | None = None
+    warm_pool: WarmPool | None = None
+    snapshot_id: Name | None = None
+
+    @property
+    def action(self) -> TimeoutAction:
+        """What happens at the timeout; ``pause`` and ``hibernate`` are the same."""
+        if self.timeout_action is not None:
+            return self.timeout_action
+        paused = self.lifecycle is not None and self.lifecycle.on_timeout == "pause"
+        return "hibernate" if paused else "destroy"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Create:
+        said = self.lifecycle.on_timeout if self.lifecycle is not None else None
+        if said is not None and (said == "pause") != (self.action == "hibernate"):
+            raise ValueError("timeout_action and lifecycle.on_timeout contradict each other")
+        if self.auto_resume and self.action == "destroy":
+            raise ValueError("auto_resume needs timeout_action hibernate or on_timeout pause")
+        if self.auto_resume and self.ephemeral:
+            raise ValueError("auto_resume and ephemeral exclude each other")
+        return self
+
+
+class SetTimeout(_Body):
+    """``POST S/timeout``."""
+
+    timeout_ms: TimeoutMs
+    timeout_action: TimeoutAction | None = None
+
+
+class Exec(_Body):
+    """``POST S/exec``. ``timeout_secs`` bounds foreground commands only."""
+
+    command: Line
+    args: list[Text] | None = None
+    timeout_secs: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 30
+    background: bool = False
+    cwd: Line | None = None
+    envs: Envs | None = None
+    shell: bool | None = None
+
+
+class FilePath(_Body):
+    """A path in a sandbox. ``user`` is accepted and means nothing here: there is only one."""
+
+    path: Line
+    user: str | None = None
+
+
+class FileRead(FilePath):
+    """``POST S/files/read``."""
+
+    encoding: Literal["utf8", "base64"] = "utf8"
+
+
+class FileWrite(FilePath):
+    """``POST S/files/write``."""
+
+    content: str
+    encoding: Literal["utf8", "base64"] = "utf8"
+
+
+class Host(_Body):
+    """``POST S/host``. The port is judged where all ports are."""
+
+    port: Any
+
+
+class Signed(_Body):
+    """``POST S/ports/{p}/signed-preview-url``."""
+
+    expires_in_seconds: int | None = None
+
+
+class Readiness(_Body):
+    """``POST S/ports/{p}/readiness``."""
+
+    kind: Literal["tcp", "http"] = "tcp"
+    path: Annotated[str, Field(max_length=4096)] | None = None
+    timeout_secs: Annotated[int, Field(ge=1, le=120)] = 30
+    interval_ms: Annotated[int, Field(ge=100, le=5000)] = 500
+
+    @model_validator(mode="after")
+    def _origin_form(self) -> Readiness:
+        if self.path is not None and not re.fullmatch(r"/[!-~]*", self.path):
+            raise ValueError("path must start with / and be printable ASCII without blanks")
+        return self
+
+
+def parse(model: type[B], body: bytes) -> B:
+    """The body as a model; an empty body is an empty object. Raises `ApiError` (invalid_request)."""
+    document = read_json(body or b"{}")
+    if not isinstance(document, dict):
+        raise invalid("The body must be a JSON object.")
+    try:
+        return model.model_validate(document)
+    except ValidationError as e:
+        raise invalid(_first(e)) from None
+
+
+def read_json(text: bytes | str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, no infinity, nested at most `DEPTH` deep.
+
+    Raises `ApiError` (invalid_request).
+    """
+    try:
+        if isinstance(text, bytes):
+            # json.loads would also guess UTF-16 and UTF-32.
+            text = text.decode("utf-8")
+        document = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise invalid(f"The JSON is nested more than {DEPTH} deep.") from None
+    except ValueError:
+        raise invalid("The body is not JSON in UTF-8.") from None
+    if _deeper_than(document, DEPTH):
+        raise invalid(f"The JSON is nested more than {DEPTH} deep.")
+    return document
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("too large a number")
+    return number
+
+
+def _deeper_than(document: Any, depth: int) -> bool:
+    layer = [document]
+    for _ in range(depth):
+        inner = [list(x.values()) if isinstance(x, dict) else x for x in layer if _nested(x)]
+        if not inner:
+            return False
+        layer = [child for children in inner for child in children]
+    return any(map(_nested, layer))
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))[:200]
+    return f"{where + ': ' if where else ''}{first['msg']}"

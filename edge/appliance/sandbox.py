@@ -1,0 +1,107 @@
+"""One sandbox: what was asked for, where it stands, and the record that edges see of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge.appliance.events import Actor
+from edge.appliance.requests import TimeoutAction
+from edge.core.records import SandboxRecord, State, Upstream
+
+_HERE = Upstream("127.0.0.1")
+"""Sandboxes share this machine's network, so an app's port is its port here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Who changes a sandbox, and why; both end up in its lifecycle events."""
+
+    actor: Actor
+    reason: str
+
+
+API = Cause(Actor.USER, "api")
+MANUAL = Cause(Actor.USER, "manual")
+TIMEOUT = Cause(Actor.SYSTEM, "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A paused execution. Its memory stays in the frozen processes; ``size_bytes`` says how much."""
+
+    id: str
+    sandbox_id: str
+    size_bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for at create and never changes."""
+
+    template: str
+    vcpus: int
+    memory_mb: int
+    cwd: str
+    metadata: Mapping[str, object]
+    auto_resume: bool
+    inactivity_timeout: float | None
+    checkout: Mapping[str, object]
+    mask_request_host: str | None
+    traffic_token_sha256: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Sandbox:
+    """A sandbox. Only ``sandboxes.py`` changes one.
+
+    ``created_at``, ``started_at`` and ``timeout_at`` are Unix times; ``deadline`` and
+    ``last_activity`` are of the event loop's clock, so that a change of the wall clock pauses nothing.
+    ``calls`` counts API calls under way in the sandbox, which keep it awake as traffic does.
+    """
+
+    id: str
+    number: int
+    plan: Plan
+    created_at: float
+    timeout_ms: int
+    timeout_action: TimeoutAction
+    state: State = State.CREATING
+    version: int = 1
+    incarnation: int = 0
+    started_at: float | None = None
+    timeout_at: float | None = None
+    deadline: float | None = None
+    last_activity: float = 0.0
+    calls: int = 0
+    snapshot: Snapshot | None = None
+    snapshots: list[str] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def alive(self) -> bool:
+        """Whether clients still see it."""
+        return self.state is not State.DESTROYED
+
+    @property
+    def idle_at(self) -> float | None:
+        """When it will have been inactive for too long; None = never."""
+        limit = self.plan.inactivity_timeout
+        return None if limit is None else self.last_activity + limit
+
+    def record(self) -> SandboxRecord:
+        """What edges see."""
+        running = self.state in (State.RUNNING, State.PAUSING)
+        return SandboxRecord(
+            id=self.id,
+            state=self.state,
+            version=self.version,
+            incarnation=self.incarnation,
+            auto_resume=self.plan.auto_resume,
+            running_since=self.started_at if running else None,
+            upstream=_HERE if running else None,
+            traffic_token_sha256=self.plan.traffic_token_sha256,
+            mask_request_host=self.plan.mask_request_host,
+        )

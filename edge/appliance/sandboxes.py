@@ -1,0 +1,265 @@
+"""What can be done with sandboxes: the door to their states for handlers and edges.
+
+Every transition of a sandbox runs under its lock and in the server's scope, so that transitions never
+overlap and a caller who leaves disturbs nobody. Whoever waited for the lock looks at the state again:
+of any number of concurrent resumes the first one does it, the others find it done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from edge.appliance.barrier import Edges
+from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.expiry import Expiry
+from edge.appliance.feed import Feed
+from edge.appliance.lifecycle import Event, published
+from edge.appliance.problems import (
+    AUTO_RESUME_DISABLED,
+    RESUME_TIMEOUT,
+    SANDBOX_NOT_FOUND,
+    SANDBOX_NOT_READY,
+    SNAPSHOT_NOT_FOUND,
+    ApiError,
+    invalid,
+)
+from edge.appliance.registry import Registry
+from edge.appliance.requests import SetTimeout, TimeoutAction
+from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Snapshot
+from edge.appliance.tasks import Scope
+from edge.appliance.transitions import Executions, Transitions
+from edge.core.records import SandboxRecord, State
+
+IMPLICIT_RESUME = 25.0
+"""Seconds an exec or file call may wait for a resume; clients give up after 30."""
+
+
+class Sandboxes:
+    """All sandboxes. ``wall`` is Unix time in seconds; timeouts run by the running loop's clock.
+
+    ``log`` hears of what the runtime could not do, ``on_forgotten`` of ids that nobody may name any more.
+    """
+
+    def __init__(
+        self,
+        runtime: Executions,
+        *,
+        feed: Feed,
+        edges: Edges,
+        events: EventLog,
+        scope: Scope,
+        wall: Callable[[], float],
+        log: Callable[..., None],
+        on_forgotten: Callable[[str], None],
+    ) -> None:
+        self._scope = scope
+        self._feed = feed
+        self._wall = wall
+        self._clock = asyncio.get_running_loop().time
+        self._registry = Registry(on_forgotten)
+        self._transitions = Transitions(
+            runtime,
+            self._registry,
+            feed=feed,
+            events=events,
+            wall=wall,
+            clock=self._clock,
+            log=log,
+        )
+        self._expiry = Expiry(
+            self._registry, self._transitions, edges=edges, scope=scope, clock=self._clock
+        )
+        self._created = 0
+
+    # --- Reading: never wakes ------------------------------------------------------------------------
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """A sandbox that is not destroyed. Raises `ApiError` (sandbox_not_found)."""
+        return self._registry.get(sandbox_id)
+
+    def known(self, sandbox_id: str) -> bool:
+        """Whether there is or (as far as remembered) was a sandbox of this id."""
+        return self._registry.find(sandbox_id) is not None
+
+    def record(self, sandbox_id: str) -> SandboxRecord | None:
+        """What edges see; destroyed sandboxes have a record too."""
+        sandbox = self._registry.find(sandbox_id)
+        return sandbox.record() if sandbox is not None else None
+
+    def living(self) -> list[Sandbox]:
+        """All that are not destroyed, oldest first."""
+        return self._registry.living()
+
+    # --- Changing: what was begun is finished although its caller leaves -----------------------------
+
+    async def create(
+        self,
+        plan: Plan,
+        *,
+        envs: dict[str, str],
+        cwd: str | None,
+        timeout_ms: int,
+        timeout_action: TimeoutAction,
+    ) -> Sandbox:
+        """A new sandbox, running. Raises `ApiError` (create_failed, invalid_request)."""
+        self._created += 1
+        sandbox = Sandbox(
+            id=f"sb_{secrets.token_hex(8)}",
+            number=self._created,
+            plan=plan,
+            created_at=self._wall(),
+            timeout_ms=timeout_ms,
+            timeout_action=timeout_action,
+        )
+        self._registry.add(sandbox)
+        self._feed.publish(sandbox.record())
+
+        async def start() -> None:
+            async with sandbox.lock:
+                await self._transitions.start(sandbox, envs, cwd)
+
+        await self._scope.shared(start(), name=f"create {sandbox.id}")
+        return sandbox
+
+    async def pause(self, sandbox: Sandbox, cause: Cause = API) -> Snapshot:
+        """Freeze it now, whatever is in flight; a paused one stays as it is.
+
+        Raises `ApiError` (pause_failed, sandbox_not_ready, sandbox_not_found).
+        """
+
+        async def pause() -> Snapshot:
+            async with sandbox.lock:
+                if sandbox.state is State.PAUSED and sandbox.snapshot is not None:
+                    return sandbox.snapshot
+                _require_running(sandbox)
+                self._transitions.move(sandbox, Event.PAUSE)
+                return await self._transitions.freeze(sandbox, cause)
+
+        return await self._scope.shared(pause(), name=f"pause {sandbox.id}")
+
+    async def resume(self, snapshot_id: str) -> Sandbox:
+        """The sandbox of this snapshot, running again; one that runs already stays as it is.
+
+        Raises `ApiError` (snapshot_not_found, resume_failed, sandbox_not_ready).
+        """
+        sandbox = self._registry.of_snapshot(snapshot_id)
+
+        async def resume() -> None:
+            async with sandbox.lock:
+                if not sandbox.alive:
+                    raise ApiError(SNAPSHOT_NOT_FOUND)
+                if sandbox.state is State.PAUSED:
+                    await self._transitions.thaw(sandbox, API)
+                _require_running(sandbox)
+
+        await self._scope.shared(resume(), name=f"resume {sandbox.id}")
+        return sandbox
+
+    async def wake(
+        self, sandbox_id: str, *, paused_incarnation: int, cause: Cause, timeout: float
+    ) -> SandboxRecord | None:
+        """Compare-and-resume for edges; None for a sandbox there never was.
+
+        ``timeout`` is in seconds. Raises `ApiError` (auto_resume_disabled, resume_failed,
+        resume_timeout).
+        """
+        sandbox = self._registry.find(sandbox_id)
+        if sandbox is None:
+            return None
+
+        async def wake() -> None:
+            async with sandbox.lock:
+                if sandbox.state is not State.PAUSED or sandbox.incarnation != paused_incarnation:
+                    return
+                if not sandbox.plan.auto_resume:
+                    raise ApiError(AUTO_RESUME_DISABLED)
+                await self._transitions.thaw(sandbox, cause)
+
+        try:
+            async with asyncio.timeout(timeout):
+                await self._scope.shared(wake(), name=f"wake {sandbox.id}")
+        except TimeoutError:
+            raise ApiError(RESUME_TIMEOUT) from None
+        return sandbox.record()
+
+    @asynccontextmanager
+    async def use(self, sandbox_id: str) -> AsyncIterator[Sandbox]:
+        """The sandbox, running, and kept from pausing for inactivity while in here.
+
+        Resumes a paused one that resumes by itself. Raises `ApiError` (sandbox_not_found,
+        sandbox_not_ready, resume_failed, resume_timeout).
+        """
+        sandbox = self._registry.get(sandbox_id)
+        # Counted before the state is looked at: a pause that is just being decided sees it.
+        sandbox.calls += 1
+        try:
+            if sandbox.state is not State.RUNNING:
+                await self._awake(sandbox)
+            yield sandbox
+        finally:
+            sandbox.calls -= 1
+            self.touch(sandbox.id)
+            self._expiry.arm(sandbox)
+
+    async def destroy(self, sandbox: Sandbox, cause: Cause = MANUAL) -> None:
+        """End it. Raises `ApiError` (sandbox_not_found) when somebody else was first."""
+
+        async def destroy() -> None:
+            async with sandbox.lock:
+                if not sandbox.alive:
+                    raise ApiError(SANDBOX_NOT_FOUND)
+                await self._transitions.destroy(sandbox, cause)
+
+        await self._scope.shared(destroy(), name=f"destroy {sandbox.id}")
+
+    def set_timeout(self, sandbox: Sandbox, wanted: SetTimeout) -> None:
+        """Start the timeout anew (for a paused sandbox: with its next resume).
+
+        Raises `ApiError` (invalid_request).
+        """
+        action = wanted.timeout_action or sandbox.timeout_action
+        if action == "destroy" and sandbox.plan.auto_resume:
+            raise invalid("timeout_action: a sandbox with auto_resume cannot be set to destroy")
+        told: dict[str, object] = {"timeout_ms": wanted.timeout_ms, "timeout_action": action}
+        for status in (Status.REQUESTED, Status.SUCCEEDED):
+            self._transitions.emit(sandbox, Operation.TIMEOUT_UPDATED, status, API, metadata=told)
+        sandbox.timeout_ms = wanted.timeout_ms
+        sandbox.timeout_action = action
+        if sandbox.state in (State.RUNNING, State.PAUSING):
+            self._transitions.wind(sandbox)
+            self._expiry.arm(sandbox)
+
+    def touch(self, sandbox_id: str) -> None:
+        """There was activity: the inactivity timeout starts anew."""
+        sandbox = self._registry.find(sandbox_id)
+        if sandbox is not None:
+            sandbox.last_activity = self._clock()
+
+    def close(self) -> None:
+        """Nothing is due any more. The runtime ends the processes."""
+        self._expiry.close()
+
+    async def _awake(self, sandbox: Sandbox) -> None:
+        async def awake() -> None:
+            async with sandbox.lock:
+                if sandbox.state is State.PAUSED and sandbox.plan.auto_resume:
+                    await self._transitions.thaw(sandbox, API)
+                _require_running(sandbox)
+
+        try:
+            async with asyncio.timeout(IMPLICIT_RESUME):
+                await self._scope.shared(awake(), name=f"resume {sandbox.id}")
+        except TimeoutError:
+            raise ApiError(RESUME_TIMEOUT) from None
+
+
+def _require_running(sandbox: Sandbox) -> None:
+    """Raises `ApiError` (sandbox_not_found, sandbox_not_ready)."""
+    if sandbox.state is State.RUNNING:
+        return
+    if not sandbox.alive:
+        raise ApiError(SANDBOX_NOT_FOUND)
+    raise ApiError(SANDBOX_NOT_READY, details={"status": published(sandbox.state)})

@@ -1,0 +1,233 @@
+"""The transitions themselves: runtime, state, record and events change together here.
+
+Call them with the sandbox's lock held. Every change of state is a new version of the record; it goes to
+the feed first, so that edges know before anything happens to the processes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from edge.appliance import lifecycle
+from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.feed import Feed
+from edge.appliance.lifecycle import Event
+from edge.appliance.problems import CREATE_FAILED, PAUSE_FAILED, RESUME_FAILED, ApiError, invalid
+from edge.appliance.registry import Registry
+from edge.appliance.runtime import NoSuchDirectory, NoSuchSandbox, PathEscape, SupervisorLost
+from edge.appliance.sandbox import API, Cause, Sandbox, Snapshot
+
+
+class Executions(Protocol):
+    """What the states rest on: directories and processes (``runtime/``)."""
+
+    async def create(self, sandbox_id: str, *, envs: dict[str, str], cwd: str | None) -> None:
+        """Make the sandbox's place."""
+
+    async def freeze(self, sandbox_id: str) -> int:
+        """Stop all its processes; the memory they hold, in bytes."""
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """Let them run on."""
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End them and remove the place."""
+
+
+class Transitions:
+    """Carries transitions out. ``wall`` is Unix time, ``clock`` the loop's; both in seconds.
+
+    ``log`` hears of what the runtime could not do.
+    """
+
+    def __init__(
+        self,
+        runtime: Executions,
+        registry: Registry,
+        *,
+        feed: Feed,
+        events: EventLog,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+        log: Callable[..., None],
+    ) -> None:
+        self._runtime = runtime
+        self._registry = registry
+        self._feed = feed
+        self._events = events
+        self._wall = wall
+        self._clock = clock
+        self._log = log
+        self._listeners: list[Callable[[Sandbox], None]] = []
+
+    def listen(self, callback: Callable[[Sandbox], None]) -> None:
+        """Hear of every sandbox whose state has changed."""
+        self._listeners.append(callback)
+
+    async def start(self, sandbox: Sandbox, envs: dict[str, str], cwd: str | None) -> None:
+        """From creating to running. Raises `ApiError` (create_failed, invalid_request)."""
+        try:
+            await self._runtime.create(sandbox.id, envs=envs, cwd=cwd)
+        except Exception as e:
+            self.move(sandbox, Event.FAILED)
+            self._failed(sandbox, Operation.CREATE, API, "create_failed", e)
+            await self._remove(sandbox)
+            if isinstance(e, PathEscape | NoSuchDirectory):
+                raise invalid(f"cwd: {e}") from None
+            raise ApiError(CREATE_FAILED) from e
+        self._run(sandbox, Event.STARTED)
+        told: dict[str, object] = {"timeout_action": sandbox.timeout_action}
+        self.emit(sandbox, Operation.CREATE, Status.SUCCEEDED, API, metadata=told)
+
+    async def freeze(self, sandbox: Sandbox, cause: Cause) -> Snapshot:
+        """From pausing to paused.
+
+        When it fails (`ApiError`, pause_failed), the sandbox runs on, or is in error with its processes
+        lost.
+        """
+        snapshot_id = f"snap_{secrets.token_hex(8)}"
+        emit = self._events_of(sandbox, cause, snapshot_id)
+        emit(Operation.HIBERNATE, Status.REQUESTED)
+        try:
+            size = await self._runtime.freeze(sandbox.id)
+        except Exception as e:
+            self._failed(sandbox, Operation.HIBERNATE, cause, "pause_failed", e)
+            await self._unfreeze(sandbox)
+            raise ApiError(PAUSE_FAILED) from e
+        snapshot = Snapshot(snapshot_id, sandbox.id, size, self._wall())
+        self._registry.keep(snapshot)
+        sandbox.timeout_at = sandbox.deadline = None
+        self.move(sandbox, Event.FROZEN)
+        emit(Operation.HIBERNATE, Status.SUCCEEDED)
+        emit(Operation.SNAPSHOT_CREATED, Status.SUCCEEDED, {"created_via": "hibernate"})
+        return snapshot
+
+    async def thaw(self, sandbox: Sandbox, cause: Cause) -> None:
+        """From paused to running, as the next incarnation. Raises `ApiError` (resume_failed)."""
+        snapshot = sandbox.snapshot
+        assert snapshot is not None
+        self.move(sandbox, Event.RESUME)
+        try:
+            await self._runtime.thaw(sandbox.id)
+        except Exception as e:
+            # With its memory gone there is nothing to try again.
+            lost = isinstance(e, SupervisorLost | NoSuchSandbox)
+            self.move(sandbox, Event.FAILED if lost else Event.REFUSED)
+            self._failed(sandbox, Operation.RESUME_FROM_SNAPSHOT, cause, "resume_failed", e)
+            raise ApiError(RESUME_FAILED) from e
+        sandbox.snapshot = None
+        self._run(sandbox, Event.THAWED)
+        self._events.emit(
+            Operation.RESUME_FROM_SNAPSHOT,
+            Status.SUCCEEDED,
+            sandbox_id=sandbox.id,
+            actor=cause.actor,
+            reason=cause.reason,
+            snapshot_id=snapshot.id,
+            source_sandbox_id=sandbox.id,
+            target_sandbox_id=sandbox.id,
+        )
+
+    async def destroy(self, sandbox: Sandbox, cause: Cause) -> None:
+        """From anywhere to destroyed. For clients it is gone whatever becomes of the processes."""
+        self.emit(sandbox, Operation.DESTROY, Status.REQUESTED, cause)
+        await self._remove(sandbox)
+        self.emit(sandbox, Operation.DESTROY, Status.SUCCEEDED, cause)
+
+    def stay(self, sandbox: Sandbox) -> None:
+        """From pausing back to running, in the same incarnation; the inactivity timeout starts anew."""
+        sandbox.last_activity = self._clock()
+        self.move(sandbox, Event.STAY)
+
+    def wind(self, sandbox: Sandbox) -> None:
+        """``timeout_ms`` starts anew."""
+        sandbox.deadline = self._clock() + sandbox.timeout_ms / 1000
+        sandbox.timeout_at = self._wall() + sandbox.timeout_ms / 1000
+
+    def move(self, sandbox: Sandbox, event: Event) -> None:
+        """The next state, told to edges."""
+        sandbox.state = lifecycle.after(sandbox.state, event)
+        sandbox.version += 1
+        self._feed.publish(sandbox.record())
+        for callback in self._listeners:
+            callback(sandbox)
+
+    def emit(
+        self,
+        sandbox: Sandbox,
+        operation: Operation,
+        status: Status,
+        cause: Cause,
+        *,
+        metadata: dict[str, object] | None = None,
+    ) -> None:
+        """A lifecycle event that is about no snapshot."""
+        self._events.emit(
+            operation,
+            status,
+            sandbox_id=sandbox.id,
+            actor=cause.actor,
+            reason=cause.reason,
+            metadata=metadata,
+        )
+
+    def _run(self, sandbox: Sandbox, event: Event) -> None:
+        """A new incarnation begins to run, with its timeouts anew."""
+        sandbox.incarnation += 1
+        sandbox.started_at = self._wall()
+        sandbox.last_activity = self._clock()
+        self.wind(sandbox)
+        self.move(sandbox, event)
+
+    async def _unfreeze(self, sandbox: Sandbox) -> None:
+        """Some processes may be frozen already: let them run on, as if nothing had been tried."""
+        try:
+            await self._runtime.thaw(sandbox.id)
+        except Exception as e:  # noqa: BLE001 - whatever it was, the sandbox is of no use any more
+            self._log("sandbox_lost", sandbox=sandbox.id, error=repr(e))
+            self.move(sandbox, Event.FAILED)
+        else:
+            # A timeout that has just failed to pause it must not be due again at once.
+            self.wind(sandbox)
+            self.stay(sandbox)
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        sandbox.timeout_at = sandbox.deadline = None
+        self.move(sandbox, Event.DESTROY)
+        try:
+            await self._runtime.destroy(sandbox.id)
+        except Exception as e:  # noqa: BLE001 - it cannot be undone, only told
+            self._log("destroy_incomplete", sandbox=sandbox.id, error=repr(e))
+        self._registry.bury(sandbox)
+
+    def _failed(
+        self, sandbox: Sandbox, operation: Operation, cause: Cause, code: str, error: Exception
+    ) -> None:
+        self._log(code, sandbox=sandbox.id, error=repr(error))
+        self._events.emit(
+            operation,
+            Status.FAILED,
+            sandbox_id=sandbox.id,
+            actor=cause.actor,
+            reason=cause.reason,
+            # Not the exception's own text: it may name paths of this machine.
+            error=(code, "The sandbox's processes could not be handled."),
+        )
+
+    def _events_of(self, sandbox: Sandbox, cause: Cause, snapshot_id: str) -> Callable[..., None]:
+        def emit(
+            operation: Operation, status: Status, metadata: dict[str, object] | None = None
+        ) -> None:
+            self._events.emit(
+                operation,
+                status,
+                sandbox_id=sandbox.id,
+                actor=cause.actor,
+                reason=cause.reason,
+                snapshot_id=snapshot_id,
+                metadata=metadata,
+            )
+
+        return emit

@@ -1,0 +1,139 @@
+"""The objects of the public API, key by key as published: clients build theirs from exactly these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edge.appliance.events import LifecycleEvent
+from edge.appliance.grants import PRINCIPAL, Grant, Preview
+from edge.appliance.lifecycle import published
+from edge.appliance.sandbox import Sandbox, Snapshot
+from edge.core.records import State
+
+Json = dict[str, object]
+
+SANDBOX_FIELDS = (
+    "id status config template metadata started_at timeout_ms timeout_at expires_at timeout_action "
+    "created_at cwd snapshot_id traffic_access_token warm_pool_checkout"
+).split()
+"""What ``fields`` may name; two of them are not always there."""
+
+
+def rfc3339(time: float | None) -> str | None:
+    """Unix time in seconds as RFC 3339 in UTC."""
+    if time is None:
+        return None
+    return (
+        datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
+
+
+def sandbox_view(sandbox: Sandbox, traffic_access_token: str | None = None) -> Json:
+    """A sandbox object. The traffic access token is known at create only."""
+    plan = sandbox.plan
+    timeout_at = rfc3339(sandbox.timeout_at)
+    view: Json = {
+        "id": sandbox.id,
+        "status": published(sandbox.state),
+        "config": {"vcpus": plan.vcpus, "memory_mb": plan.memory_mb},
+        "template": plan.template,
+        "metadata": plan.metadata,
+        "started_at": rfc3339(sandbox.started_at),
+        "timeout_ms": sandbox.timeout_ms,
+        "timeout_at": timeout_at,
+        "expires_at": timeout_at,
+        "timeout_action": sandbox.timeout_action,
+        "created_at": rfc3339(sandbox.created_at),
+        "cwd": plan.cwd,
+        "warm_pool_checkout": plan.checkout,
+    }
+    if sandbox.snapshot is not None and sandbox.state in (State.PAUSED, State.RESUMING):
+        view["snapshot_id"] = sandbox.snapshot.id
+    if traffic_access_token is not None:
+        view["traffic_access_token"] = traffic_access_token
+    return view
+
+
+def snapshot_view(snapshot: Snapshot) -> Json:
+    """What a pause answers; one more key would break the client."""
+    return {
+        "id": snapshot.id,
+        "sandbox_id": snapshot.sandbox_id,
+        "size_bytes": snapshot.size_bytes,
+        "created_at": rfc3339(snapshot.created_at),
+    }
+
+
+def grant_view(grant: Grant, now: float) -> Json:
+    """A grant, exactly these keys."""
+    return {
+        "id": grant.id,
+        "sandbox_id": grant.sandbox_id,
+        "port": grant.port,
+        "auth_mode": "direct",
+        "bootstrap_transport": "query",
+        "status": grant.status(now).value,
+        "token_kinds": ["http_port", "websocket_port"],
+        "principal_kind": "user",
+        "principal_id": PRINCIPAL,
+        "issued_at": rfc3339(grant.issued_at),
+        "expires_at": rfc3339(grant.expires_at),
+        "revoked_at": rfc3339(grant.revoked_at),
+        "first_used_at": rfc3339(grant.first_used_at),
+        "last_used_at": rfc3339(grant.last_used_at),
+        "use_count": grant.requests + grant.websockets,
+        "http_request_count": grant.requests,
+        "websocket_connection_count": grant.websockets,
+        "bytes_in_count": grant.bytes_in,
+        "bytes_out_count": grant.bytes_out,
+        "last_error_code": grant.last_error_code,
+        "last_error_at": rfc3339(grant.last_error_at),
+        "disabled_at": None,
+        "created_at": rfc3339(grant.issued_at),
+        "updated_at": rfc3339(grant.updated_at),
+    }
+
+
+def preview_view(preview: Preview, now: float) -> Json:
+    """A preview URL with its grant."""
+    return {
+        "grant": grant_view(preview.grant, now),
+        "url": preview.url,
+        "websocket_url": preview.websocket_url,
+        "access_token_expires_at": rfc3339(preview.grant.expires_at),
+        "access_token_transport": "query",
+    }
+
+
+def host_view(preview: Preview) -> Json:
+    """A host with its URLs."""
+    return {
+        "host": preview.host,
+        "url": preview.url,
+        "websocket_url": preview.websocket_url,
+        "access_token_expires_at": rfc3339(preview.grant.expires_at),
+        "access_token_transport": "query",
+    }
+
+
+def event_view(event: LifecycleEvent) -> Json:
+    """A lifecycle event; what does not apply is left out."""
+    view: Json = {
+        "id": event.id,
+        "occurred_at": rfc3339(event.occurred_at),
+        "audience": "customer",
+        "operation": event.operation.value,
+        "status": event.status.value,
+        "actor_kind": event.actor.value,
+        "sandbox_id": event.sandbox_id,
+        "reason": event.reason,
+    }
+    optional: Json = {
+        "snapshot_id": event.snapshot_id,
+        "source_sandbox_id": event.source_sandbox_id,
+        "target_sandbox_id": event.target_sandbox_id,
+        "error_code": event.error_code,
+        "error_message": event.error_message,
+        "metadata": event.metadata or None,
+    }
+    return view | {key: value for key, value in optional.items() if value is not None}
