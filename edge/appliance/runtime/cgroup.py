@@ -135,9 +135,12 @@ class Cgroup:
                 pass  # It is gone, or a process cannot be ended; an empty cgroup costs nothing.
 
     def _write(self, name: str, value: str) -> None:
-        # Unbuffered: the kernel's answer is the answer of this very write.
-        with open(f"{self.path}/{name}", "wb", buffering=0) as file:  # noqa: PTH123 - as above.
-            file.write(value.encode())
+        # Not open(): it would create a plain file where there is no such cgroup.
+        descriptor = os.open(f"{self.path}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
 
 
 def _child(parent: str, mark: str) -> str:

@@ -72,11 +72,8 @@ class WorkTree:
     def read(self, path: str, max_bytes: int) -> bytes:
         """The content of a regular file of at most ``max_bytes``."""
         with _faults(path):
-            descriptor, _ = self._walk(
-                path, lambda name, at: os.open(name, os.O_RDONLY | _FILE, dir_fd=at)
-            )
+            descriptor, _ = self._walk(path, lambda name, at: _open_regular(name, at, os.O_RDONLY))
             with os.fdopen(descriptor, "rb") as file:
-                _must_be_regular(descriptor, path)
                 data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise FileTooLarge(f"{path} is larger than {max_bytes} bytes.")
@@ -87,13 +84,12 @@ class WorkTree:
 
         ``mode`` sets the permission bits, also of a file that exists already.
         """
-        flags = os.O_WRONLY | os.O_CREAT | _FILE
+        flags = os.O_WRONLY | os.O_CREAT
         with _faults(path):
             descriptor, _ = self._walk(
-                path, lambda name, at: os.open(name, flags, 0o644, dir_fd=at), create=True
+                path, lambda name, at: _open_regular(name, at, flags), create=True
             )
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                _must_be_regular(descriptor, path)
                 if mode is not None:
                     os.fchmod(descriptor, mode & 0o777)
                 file.truncate(0)  # Not O_TRUNC, which acts before we know what was opened.
@@ -235,12 +231,14 @@ def _link(name: str, directory: int) -> str | None:
         return None
 
 
-def _must_be_regular(descriptor: int, path: str) -> None:
+def _open_regular(name: str, directory: int, flags: int) -> int:
+    descriptor = os.open(name, flags | _FILE, 0o644, dir_fd=directory)
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISDIR(mode):
-        raise FileFailed(f"{path} is a directory.")
-    if not stat.S_ISREG(mode):
-        raise FileFailed(f"{path} is not a regular file.")
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+    raise FileFailed(f"{name} is {kind}." if name != "." else f"{WORKSPACE} is {kind}.")
 
 
 def _entry(name: str, shown: str, status: os.stat_result, directory: int) -> FileEntry:

@@ -6,7 +6,8 @@ row: once is not enough, because a scan can pass over a process that is born beh
 that is stopped ahead of it.
 
 Parents are stopped before their children and go on after them. A shell that waits for its jobs
-(``WUNTRACED``) would otherwise see them stop, and tell its user or act on it.
+(``WUNTRACED``) would otherwise see them stop, and tell its user or act on it; and a parent in vfork(2)
+does not stop before its child, were that stopped first, has gone on.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import cast
 
 from edge.appliance.runtime.cgroup import Cgroup
-from edge.appliance.runtime.processes import Process, members, scan
+from edge.appliance.runtime.processes import Process, children, members, scan
 
 FREEZE_SECONDS = 5.0
 KILL_SECONDS = 10.0
+ORDER_SECONDS = 1.0
 _STEP = 0.0005
 """Seconds between two scans; nobody tells when a process that is no child of ours has stopped."""
+
+_CHASE = 200
 
 Select = Callable[[], list[Process]]
 
@@ -56,9 +61,8 @@ class Freezer:
         """Stop everybody, or (False) nobody. Freezing the frozen is harmless."""
         if self.frozen:
             return True
-        self.frozen = True  # From here on `_stop` leaves the cgroup's processes to the cgroup.
-        deadline = time.monotonic() + FREEZE_SECONDS
-        if not self._freeze_cgroup() or not self._stop(self.members, deadline, self._held):
+        self.frozen = True  # From here on `_still` believes the cgroup.
+        if not self._freeze_cgroup() or not self._stop():
             self.thaw()
             return False
         return True
@@ -78,23 +82,47 @@ class Freezer:
             if held.get(process.pid) == process.started:
                 _signal(process.pid, signal.SIGCONT)
         if self._cgroup is not None and self.frozen:
-            self._cgroup.thaw()
+            try:
+                self._cgroup.thaw()
+            except OSError:
+                pass  # It was removed, which needs it to be empty.
         self.frozen = False
 
-    def _stop(self, select: Select, deadline: float, held: dict[int, int]) -> bool:
-        """Stop what ``select`` finds until it stays still; notes in ``held`` (pid, start) whom it stopped."""
+    def _stop(self) -> bool:
+        """Stop everybody until they stay still; notes in ``_held`` (pid, start) whom it stopped.
+
+        For a while a child is left alone until its parent is still. After that everybody is stopped at
+        once: a family that breeds faster than we scan has no order to keep.
+        """
+        began = time.monotonic()
         calm = 0
         while calm < 2:
-            running = [process for process in select() if not self._still(process)]
+            self._chase()
+            running = [process for process in self.members() if not self._still(process)]
+            now = time.monotonic()
+            first = {process.pid for process in running} if now < began + ORDER_SECONDS else set()
             for process in running:
-                held[process.pid] = process.started
-                _signal(process.pid, signal.SIGSTOP)
+                if process.parent not in first:
+                    self._hold(process)
             calm = 0 if running else calm + 1
             if running:
-                if time.monotonic() > deadline:
+                if now > began + FREEZE_SECONDS:
                     return False
                 time.sleep(_STEP)
         return True
+
+    def _chase(self) -> None:
+        """Stop orphans the moment they come to us: some are gone again before a scan is through."""
+        for _ in range(_CHASE if self._supervisor is not None else 0):
+            running = [one for one in children(cast(int, self._supervisor)) if not self._still(one)]
+            if not running:
+                return
+            for process in running:
+                self._hold(process)
+
+    def _hold(self, process: Process) -> None:
+        self._held[process.pid] = process.started
+        _signal(process.pid, signal.SIGSTOP)
 
     def _still(self, process: Process) -> bool:
         if process.stopped:
@@ -103,21 +131,26 @@ class Freezer:
         return self.frozen and self._cgroup is not None and self._cgroup.holds(process.pid)
 
     def kill(self, select: Select) -> bool:
-        """Kill what ``select`` finds, frozen or not, and wait until it is gone; False if some would not go.
+        """Kill what ``select`` finds and wait until it is gone; False if some would not go.
 
-        Stopped first, killed then: the family cannot grow while it dies, and what hangs together only
-        by its parents is found before they die.
+        All is frozen meanwhile: a family cannot grow while it dies, and who belongs to it only by a
+        parent is found before that dies. What cannot be frozen is killed as it is found.
         """
         deadline = time.monotonic() + KILL_SECONDS
-        while True:
-            self._stop(select, min(deadline, time.monotonic() + FREEZE_SECONDS), {})
-            victims = {process.pid: process.started for process in select() if not process.dead}
-            if not victims:
-                return True
-            for pid in victims:
-                _signal(pid, signal.SIGKILL)
-            if not self._gone(victims, deadline) or time.monotonic() > deadline:
-                return False
+        thaw = not self.frozen
+        self.freeze()
+        try:
+            while True:
+                victims = {one.pid: one.started for one in select() if not one.dead}
+                if not victims:
+                    return True
+                for pid in victims:
+                    _signal(pid, signal.SIGKILL)
+                if not self._gone(victims, deadline) or time.monotonic() > deadline:
+                    return False
+        finally:
+            if thaw:
+                self.thaw()
 
     def kill_all(self) -> bool:
         """Kill every process of the sandbox; see `kill`."""
