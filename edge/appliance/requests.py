@@ -30,9 +30,11 @@ _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 B = TypeVar("B", bound=BaseModel)
 
 
-def _no_nul(text: str) -> str:
+def _plain(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain NUL")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("must not contain lone surrogates")
     return text
 
 
@@ -50,7 +52,7 @@ def _host(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(_plain)]
 """What ends up in system calls."""
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Line = Annotated[Text, Field(min_length=1)]

@@ -86,9 +86,9 @@ def _time(asked: Mapping[str, str], name: str) -> float | None:
     try:
         # A + that was not percent-encoded arrives as a blank.
         time = datetime.fromisoformat(asked[name].replace(" ", "+"))
-        return time.astimezone(time.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError):
+    except ValueError:
         raise invalid(f"{name}: must be a time such as 2026-01-31T12:00:00Z") from None
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 ROUTES = [

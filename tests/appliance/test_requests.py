@@ -1,0 +1,187 @@
+"""Bodies: what is taken, and every way to be refused without a 500."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge.appliance.problems import ApiError
+from edge.appliance.requests import (
+    DEPTH,
+    Create,
+    Exec,
+    FileWrite,
+    Readiness,
+    SetTimeout,
+    Signed,
+    parse,
+    read_json,
+)
+
+NULLS = dict.fromkeys(
+    "network internet_access cwd desktop volumes auto_resume envs metadata disk_mb timeout_action "
+    "warm_pool lifecycle snapshot_id inactivity_timeout_ms timeout_ms".split()
+)
+
+
+def _refusal(model: type[Any], body: bytes) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        parse(model, body)
+    assert refused.value.problem.code == "invalid_request"
+    assert refused.value.problem.status == 400
+    return refused.value
+
+
+def test_an_empty_create_has_defaults() -> None:
+    """No body, an empty object and explicit nulls mean the same."""
+    assert parse(Create, b"") == parse(Create, b"{}") == parse(Create, json.dumps(NULLS).encode())
+    made = parse(Create, b"")
+    assert (made.template, made.vcpus, made.memory_mb, made.action) == ("base", 2, 512, "destroy")
+
+
+@pytest.mark.parametrize(
+    ("body", "action"),
+    [
+        ({}, "destroy"),
+        ({"timeout_action": "hibernate"}, "hibernate"),
+        ({"timeout_action": "destroy"}, "destroy"),
+        ({"lifecycle": {"on_timeout": "pause"}}, "hibernate"),
+        ({"lifecycle": {"on_timeout": "destroy"}}, "destroy"),
+        ({"lifecycle": {}, "timeout_action": "hibernate"}, "hibernate"),
+        ({"lifecycle": {"on_timeout": "pause"}, "timeout_action": "hibernate"}, "hibernate"),
+    ],
+)
+def test_the_two_spellings_of_the_timeout_action(body: dict[str, Any], action: str) -> None:
+    """``timeout_action`` and ``lifecycle.on_timeout`` say the same thing."""
+    assert parse(Create, json.dumps(body).encode()).action == action
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"auto_resume": True}, "auto_resume needs"),
+        ({"auto_resume": True, "timeout_action": "destroy"}, "auto_resume needs"),
+        ({"auto_resume": True, "timeout_action": "hibernate", "ephemeral": True}, "ephemeral"),
+        ({"timeout_action": "destroy", "lifecycle": {"on_timeout": "pause"}}, "contradict"),
+        ({"timeout_action": "hibernate", "lifecycle": {"on_timeout": "destroy"}}, "contradict"),
+        ({"timeout_action": "pause"}, "timeout_action"),
+        ({"vcpus": "2"}, "vcpus"),
+        ({"vcpus": True}, "vcpus"),
+        ({"vcpus": 1.0}, "vcpus"),
+        ({"vcpus": 0}, "vcpus"),
+        ({"memory_mb": 10**30}, "memory_mb"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"timeout_ms": -1}, "timeout_ms"),
+        ({"inactivity_timeout_ms": 10**12}, "inactivity_timeout_ms"),
+        ({"template": ""}, "template"),
+        ({"template": "x" * 256}, "template"),
+        ({"envs": {"A": 1}}, "envs.A"),
+        ({"envs": {"": "x"}}, "envs"),
+        ({"envs": {"A=B": "x"}}, "envs"),
+        ({"envs": {"A": "x\0"}}, "NUL"),
+        ({"envs": []}, "envs"),
+        ({"metadata": "x"}, "metadata"),
+        ({"cwd": ""}, "cwd"),
+        ({"network": {"allow_public_traffic": "no"}}, "network.allow_public_traffic"),
+        ({"network": {"mask_request_host": "a b"}}, "network.mask_request_host"),
+        ({"network": {"mask_request_host": "a\r\nX: y"}}, "network.mask_request_host"),
+        ({"network": {"mask_request_host": ""}}, "network.mask_request_host"),
+        ({"warm_pool": {"mode": "prefer"}}, "id is needed"),
+        ({"warm_pool": {}}, "id is needed"),
+        ({"warm_pool": {"mode": "often", "id": "x"}}, "warm_pool.mode"),
+        ({"warm_pool": {"id": "x", "wait_ms": -1}}, "warm_pool.wait_ms"),
+    ],
+)
+def test_what_a_create_must_not_say(body: dict[str, Any], message: str) -> None:
+    """Wrong types, ranges and combinations, each named."""
+    assert message in _refusal(Create, json.dumps(body).encode()).message
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:${PORT}", "${PORT}.x", "[::1]:80", "a-b.c"]
+)
+def test_hosts_that_may_mask_the_public_one(host: str) -> None:
+    """Names, addresses and the port's place-holder."""
+    body = json.dumps({"network": {"mask_request_host": host}}).encode()
+    assert parse(Create, body).network.mask_request_host == host  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"\xff\xfe{}",
+        "{}".encode("utf-16"),
+        b"[]",
+        b"null",
+        b'"text"',
+        b"NaN",
+        b'{"metadata": {"x": NaN}}',
+        b'{"metadata": {"x": Infinity}}',
+        b'{"metadata": {"x": 1e999}}',
+        b'{"metadata": {"x": ' + b"9" * 5000 + b"}}",
+        b'{"metadata": ' + b"[" * 100_000,
+        b'{"metadata": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}",
+        b'{"cwd": "\\ud800"}',
+        b'{"envs": {"A": "\\udfff"}}',
+    ],
+)
+def test_what_is_no_json_of_ours(body: bytes) -> None:
+    """Bad encodings, numbers beyond JSON, deep nesting and lone surrogates are 400."""
+    _refusal(Create, body)
+
+
+def test_depth_has_an_exact_end() -> None:
+    """As deep as allowed is read, one deeper is not."""
+    assert read_json("[" * DEPTH + "]" * DEPTH)
+    with pytest.raises(ApiError, match="nested"):
+        read_json("[" * (DEPTH + 1) + "]" * (DEPTH + 1))
+
+
+def test_metadata_may_be_any_json() -> None:
+    """Values are kept as they are, unknown keys elsewhere are ignored."""
+    metadata = {"a": [1, {"b": None}], "c": "\u2603", "d": 2**70, "e": 1.5}
+    body = json.dumps({"metadata": metadata, "newer": {"key": 1}}).encode()
+    assert parse(Create, body).metadata == metadata
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (SetTimeout, {}),
+        (SetTimeout, {"timeout_ms": None}),
+        (SetTimeout, {"timeout_ms": 1.5}),
+        (SetTimeout, {"timeout_ms": 1000, "timeout_action": "pause"}),
+        (Exec, {}),
+        (Exec, {"command": ""}),
+        (Exec, {"command": ["ls"]}),
+        (Exec, {"command": "ls\0"}),
+        (Exec, {"command": "ls", "args": "x"}),
+        (Exec, {"command": "ls", "args": ["\0"]}),
+        (Exec, {"command": "ls", "args": [1]}),
+        (Exec, {"command": "ls", "timeout_secs": 0}),
+        (Exec, {"command": "ls", "timeout_secs": 1e9}),
+        (Exec, {"command": "ls", "background": "yes"}),
+        (Exec, {"command": "ls", "cwd": ""}),
+        (FileWrite, {"path": "x"}),
+        (FileWrite, {"path": "", "content": ""}),
+        (FileWrite, {"path": "x\0", "content": ""}),
+        (FileWrite, {"path": "x", "content": "", "encoding": "utf16"}),
+        (Signed, {"expires_in_seconds": "60"}),
+        (Signed, {"expires_in_seconds": True}),
+        (Signed, {"expires_in_seconds": 60.5}),
+        (Readiness, {"kind": "udp"}),
+        (Readiness, {"timeout_secs": 0}),
+        (Readiness, {"timeout_secs": 121}),
+        (Readiness, {"interval_ms": 99}),
+        (Readiness, {"interval_ms": 5001}),
+        (Readiness, {"path": "no-slash"}),
+        (Readiness, {"path": "/a b"}),
+        (Readiness, {"path": "/\r\nX: y"}),
+    ],
+)
+def test_other_bodies(model: type[Any], body: dict[str, Any]) -> None:
+    """Wrong types and ranges of every other body."""
+    _refusal(model, json.dumps(body).encode())
