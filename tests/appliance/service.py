@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import ClientSession
@@ -35,13 +37,20 @@ def config(data_dir: Path, **changes: object) -> Config:
     return read_config(json.dumps(said | changes))
 
 
+async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for what has no event of its own: another process, or the other end of a socket."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+
 class Service:
     """A running control plane. Answers come as (status, JSON), where empty bodies are None."""
 
     def __init__(self, data_dir: Path, **changes: object) -> None:
         self.plane = ControlPlane(config(data_dir, **changes))
 
-    async def __aenter__(self) -> Service:
+    async def __aenter__(self) -> Self:
         await self.plane.start()
         self.session = ClientSession(f"http://127.0.0.1:{self.plane.port}")
         return self
@@ -94,7 +103,7 @@ class Watcher:
         self._service = service
         self._query = query
 
-    async def __aenter__(self) -> Watcher:
+    async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         self.socket = await self._service.session.ws_connect(
             f"{PREFIX}/events",

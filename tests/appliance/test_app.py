@@ -141,8 +141,8 @@ async def test_no_body_makes_a_500(service: Service) -> None:
         b"[1, 2]",
         b'"x"',
         b"\x00\xff",
-        b'{"port": {}, "path": [], "command": {}, "timeout_ms": "x", "edge": 1, "kind": 5, '
-        b'"paused_incarnation": "1", "vcpus": [], "expires_in_seconds": {}}',
+        b'{"port": {}, "path": 1, "command": {}, "vcpus": "x", "kind": 5, "expires_in_seconds": ""}',
+        b'{"paused_incarnation": "1", "vcpus": [], "expires_in_seconds": {}, "timeout_secs": []}',
     ]
     for path in POSTS:
         key = TOKEN if path.startswith(PREFIX) else KEY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from virtual import VirtualLoop, run
 
@@ -50,7 +51,7 @@ def test_replay_then_live_then_heartbeats() -> None:
         assert edge.frames[-1][1] == Change(3, _record(3))
         await asyncio.sleep(3)
         times = [at for at, event in edge.frames if isinstance(event, Heartbeat)]
-        assert max(b - a for a, b in zip(times, times[1:], strict=False)) < HEARTBEAT + 0.01
+        assert max(b - a for a, b in pairwise(times)) < HEARTBEAT + 0.01
         task.cancel()
         await asyncio.wait([task])
 

@@ -12,9 +12,9 @@ from nullspace.errors import (
     AuthError,
     ConflictError,
     NotFoundError,
-    NotImplementedError,
     SandboxError,
 )
+from nullspace.errors import NotImplementedError as NotOffered
 from nullspace.lifecycle import Lifecycle
 from nullspace.types import SandboxQuery, SandboxStatus
 
@@ -30,6 +30,11 @@ def sandbox(login: Login) -> Iterator[Sandbox]:
         made.kill()
     except NotFoundError:
         pass
+
+
+def _wait_for_output(sandbox: Sandbox, pid: int, text: str) -> None:
+    while sandbox.commands.get_logs(pid).stdout != text:
+        time.sleep(0.01)
 
 
 def test_create_get_list(login: Login, sandbox: Sandbox) -> None:
@@ -90,7 +95,8 @@ def test_private_traffic(login: Login) -> None:
 
 def test_pause_connect_resume(login: Login, sandbox: Sandbox) -> None:
     """A paused sandbox names its snapshot; connect resumes it with its memory; killed is gone."""
-    started = sandbox.commands.run("sleep", ["600"], background=True)
+    started = sandbox.commands.run("echo up; sleep 600", shell=True, background=True)
+    _wait_for_output(sandbox, started.pid, "up\n")
     snapshot = sandbox.pause()
     assert isinstance(snapshot, types.SnapshotInfo) and snapshot.size_bytes > 0
     info = sandbox.get_info()
@@ -132,8 +138,7 @@ def test_commands(login: Login, sandbox: Sandbox) -> None:
     with pytest.raises(NotFoundError):
         sandbox.commands.run("no-such-program")
     started = sandbox.commands.run("echo out; sleep 600", shell=True, background=True)
-    while sandbox.commands.get_logs(started.pid).stdout != "out\n":
-        time.sleep(0.01)
+    _wait_for_output(sandbox, started.pid, "out\n")
     sandbox.commands.kill(started.pid)
     assert sandbox.commands.get_logs(started.pid).exit_code == 137
     with pytest.raises(NotFoundError):
@@ -221,7 +226,7 @@ def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
         lambda: Sandbox.create(snapshot_id="snap_1", **login),
     ]
     for call in calls:
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(NotOffered):
             call()
     with pytest.raises(AuthError):
         Sandbox.create(base_url=login["base_url"], api_key="wrong")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 from aiohttp import WSServerHandshakeError
 from pydantic import SecretStr
-from service import PAUSES, TOKEN, Service
+from service import PAUSES, TOKEN, Service, until
 
 from edge.core.records import State
 from edge.core.settings import ControlPlaneSettings
@@ -112,8 +112,7 @@ async def test_an_edge_is_alive_while_its_socket_is_open(service: Service) -> No
     async with service.watch("a") as watcher:
         await watcher.next()
         assert edges.live == {"a"}
-    while edges.live:
-        await asyncio.sleep(0.01)
+    await until(lambda: not edges.live)
 
 
 async def test_a_server_that_stops_ends_its_watchers(service: Service) -> None:
