@@ -69,10 +69,11 @@ class AnswerScanner:
         lengths, codings, upgrades, connection = self._gather(answer, lines, own_cookie)
         _judge_framing(answer, lengths, codings, to_head)
         answer.keep_alive = not connection.close and (answer.minor == 1 or connection.keep_alive)
-        if connection.names:
-            answer.lines = [
-                x for x in answer.lines if x.partition(b":")[0].lower() not in connection.names
-            ]
+        # Content-Length stays even if Connection names it: without it the client would not see where
+        # this answer ends and the next one on its connection begins.
+        dropped = connection.names - {b"content-length"}
+        if dropped:
+            answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in dropped]
         answer.websocket = status == 101 and [u.lower() for u in upgrades] == [b"websocket"]
         if status == 426 and upgrades:
             # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
@@ -103,7 +104,7 @@ class AnswerScanner:
                 case Kind.UPGRADE:
                     upgrades.append(entry.value)
                 case Kind.SET_COOKIE:
-                    if entry.value.partition(b"=")[0].rstrip(b" \t") != own_cookie:
+                    if _cookie_name(entry.value) != own_cookie:
                         answer.lines.append(line)
                 case Kind.FORBIDDEN:
                     raise InvalidAnswer("a header field imitates a framing field")
@@ -116,6 +117,12 @@ class AnswerScanner:
         if read is None:
             raise InvalidAnswer("the Connection field is malformed")
         return connection.joined(read)
+
+
+def _cookie_name(value: bytes) -> bytes:
+    """The name under which a browser sends a cookie back: ``=a=b`` has no name and comes back as ``a=b``."""
+    pair = value.partition(b";")[0]
+    return pair.lstrip(b"= \t").partition(b"=")[0].rstrip(b" \t")
 
 
 def _judge_framing(

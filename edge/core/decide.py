@@ -318,8 +318,10 @@ def grant_problem(access: Access, grant: GrantRecord, now: float) -> Problem | N
 def _traffic_problem(tokens: list[bytes], expected_sha256: str) -> Problem | None:
     if not tokens:
         return errors.TRAFFIC_ACCESS_TOKEN_MISSING
-    digest = hashlib.sha256(tokens[0]).hexdigest()
-    if len(tokens) > 1 or not hmac.compare_digest(digest, expected_sha256):
+    digest = hashlib.sha256(tokens[0]).hexdigest().encode()
+    # As bytes, because compare_digest raises for text that is not ASCII, and the record is not ours.
+    expected = expected_sha256.encode("utf-8", "replace")
+    if len(tokens) > 1 or not hmac.compare_digest(digest, expected):
         return errors.TRAFFIC_ACCESS_TOKEN_INVALID
     return None
 

@@ -140,11 +140,12 @@ class FieldReader:
         kind = self._names.get(name)
         if kind is not None:
             return kind
-        # CGI-like apps read "_" as "-" (X_Forwarded_For): a twin is what it would be taken for.
+        # CGI-like apps read "_" as "-": X_Forwarded_For would be believed like the field of that name,
+        # which a proxy before us may have cleaned. So a twin of a field that means something goes.
         plain = name.replace(b"_", b"-")
         for prefix, kind in self._prefixes:
             if plain.startswith(prefix):
-                return kind
+                return kind if plain == name else Kind.DROP
         if plain != name:
             twin = self._names.get(plain, Kind.KEEP)
             return Kind.FORBIDDEN if twin in _FRAMING else Kind.DROP if twin else Kind.KEEP
@@ -190,7 +191,12 @@ NO_CONNECTION = Connection(False, False, False, frozenset())
 
 
 class ConnectionReader:
-    """`read_connection` with a bounded memory; there are a handful of values in the wild."""
+    """`read_connection` with a bounded memory; there are a handful of values in the wild.
+
+    Long values are not remembered: a stranger's thousand options would stay for as long as we run.
+    """
+
+    _VALUE_MAX = 128
 
     def __init__(self, max_entries: int = 256) -> None:
         self._known: dict[bytes, Connection | None] = {}
@@ -201,10 +207,12 @@ class ConnectionReader:
         try:
             return self._known[value]
         except KeyError:
+            known = read_connection(value)
+        if len(value) <= self._VALUE_MAX:
             if len(self._known) >= self._max:
                 self._known.clear()
-            known = self._known[value] = read_connection(value)
-            return known
+            self._known[value] = known
+        return known
 
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")

@@ -104,6 +104,7 @@ class ChunkedDecoder:
         self._fields = fields
         self._max_trailer_bytes = max_trailer_bytes
         self._buffer = b""
+        self._at = 0  # how much of the buffer is used; cutting it at every line would be quadratic
         self._step = self._size
         self._remaining = 0
         self._extensions = 0
@@ -116,8 +117,11 @@ class ChunkedDecoder:
         payload: list[bytes] = []
         while self._step(payload) and not self.done:
             pass
+        unused, self._buffer, self._at = self._buffer[self._at :], b"", 0
         if self.done:
-            self.rest, self._buffer = self._buffer, b""
+            self.rest = unused
+        else:
+            self._buffer = unused
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def finish(self) -> bool:
@@ -126,16 +130,17 @@ class ChunkedDecoder:
 
     def _line(self, limit: int) -> bytes | None:
         """The next line without CRLF, or None while it is incomplete."""
-        end = self._buffer.find(b"\r\n", 0, limit + 2)
+        start = self._at
+        end = self._buffer.find(b"\r\n", start, start + limit + 2)
         if end < 0:
-            if len(self._buffer) > limit:
+            if len(self._buffer) - start > limit + 1:  # the one may be the CR of its end
                 raise FramingError("a line of the chunked coding is too long")
             # A bare LF can never become part of a good line: refuse at once rather than wait.
-            if b"\n" in self._buffer:
+            if self._buffer.find(b"\n", start) >= 0:
                 raise FramingError("a line of the chunked coding ends without CR")
             return None
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        return line
+        self._at = end + 2
+        return self._buffer[start:end]
 
     def _size(self, payload: list[bytes]) -> bool:
         line = self._line(_SIZE_LINE_MAX)
@@ -152,10 +157,10 @@ class ChunkedDecoder:
         return True
 
     def _data(self, payload: list[bytes]) -> bool:
-        if not self._buffer:
+        piece = self._buffer[self._at : self._at + self._remaining]
+        if not piece:
             return False
-        piece = self._buffer[: self._remaining]
-        self._buffer = self._buffer[len(piece) :]
+        self._at += len(piece)
         self._remaining -= len(piece)
         self._payload_bytes += len(piece)
         payload.append(piece)
@@ -164,13 +169,12 @@ class ChunkedDecoder:
         return True
 
     def _data_end(self, payload: list[bytes]) -> bool:
-        if len(self._buffer) < 2:
-            if self._buffer not in (b"", b"\r"):
-                raise FramingError("a chunk is longer than its size")
-            return False
-        if self._buffer[:2] != b"\r\n":
+        end = self._buffer[self._at : self._at + 2]
+        if end != b"\r\n"[: len(end)]:
             raise FramingError("a chunk is longer than its size")
-        self._buffer = self._buffer[2:]
+        if len(end) < 2:
+            return False
+        self._at += 2
         self._step = self._size
         return True
 

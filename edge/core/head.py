@@ -8,7 +8,6 @@ what goes upstream is built from the Head (``outbound.py``), framed anew.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
@@ -25,7 +24,7 @@ from edge.core.fields import (
     read_length,
 )
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]+) HTTP/1\.([01])")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[^#]*|\?[^#]*|)", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TOKEN_PAIR, _MARKER_PAIR = b"edge_token", b"__ns_preview_transport"
@@ -84,11 +83,13 @@ class Head:
 
     def value(self, name: bytes) -> bytes | None:
         """The first kept field of that (lower-case) name; a linear search, for rare questions."""
-        for line in self.lines:
-            key, _, value = line.partition(b":")
-            if key.lower() == name:
-                return value.strip(b" \t")
-        return None
+        values = self.values(name)
+        return values[0] if values else None
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every kept field of that (lower-case) name, in order."""
+        parts = (line.partition(b":") for line in self.lines)
+        return [value.strip(b" \t") for key, _, value in parts if key.lower() == name]
 
 
 @dataclass(slots=True)
@@ -231,7 +232,8 @@ def _take_credentials(head: Head, path: bytes, query: bytes) -> None:
         else:
             kept.append(pair)
     head.edge_tokens = tuple(dict.fromkeys(tokens))
-    head.target = path + b"?" + b"&".join(kept) if kept else path
+    rest = b"&".join(kept)
+    head.target = path + b"?" + rest if rest else path
 
 
 def strip_query_credentials(url: bytes) -> bytes:
@@ -240,8 +242,12 @@ def strip_query_credentials(url: bytes) -> bytes:
         return url
     front, _, query = url.partition(b"?")
     names = (_TOKEN_PAIR + b"=", _MARKER_PAIR + b"=")
-    kept = [pair for pair in query.split(b"&") if not pair.startswith(names)]
-    return front + b"?" + b"&".join(kept) if kept else front
+    pairs = query.split(b"&")
+    kept = [pair for pair in pairs if not pair.startswith(names)]
+    if len(kept) == len(pairs):
+        return url
+    rest = b"&".join(kept)
+    return front + b"?" + rest if rest else front
 
 
 def _judge_host(head: Head, facts: _Facts) -> None:
@@ -298,11 +304,12 @@ def _judge_handshake(head: Head) -> None:
     """RFC 6455 section 4.1: what an opening handshake must look like."""
     if head.method != b"GET" or head.has_body:
         raise bad_request("a WebSocket upgrade is a GET without a body")
-    if head.value(b"sec-websocket-version") != b"13":
-        raise bad_request("Sec-WebSocket-Version must be 13")
+    if head.values(b"sec-websocket-version") != [b"13"]:
+        raise bad_request("Sec-WebSocket-Version must be 13, once")
     try:
-        nonce = base64.b64decode(head.value(b"sec-websocket-key") or b"", validate=True)
-    except binascii.Error:
+        (key,) = head.values(b"sec-websocket-key")
+        nonce = base64.b64decode(key, validate=True)
+    except ValueError:  # binascii.Error is one; so is any number of keys but one
         nonce = b""
     if len(nonce) != 16:
-        raise bad_request("Sec-WebSocket-Key must be 16 bytes in base64")
+        raise bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once")

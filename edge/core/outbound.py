@@ -6,6 +6,7 @@ by the edge. One join a head, because this runs for every request.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from edge.core.answer import Answer
@@ -15,6 +16,10 @@ from edge.core.head import Head, strip_query_credentials
 
 VIA = b"Via: 1.1 preview-edge"
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
+_FORWARDED = b"forwarded"
+_X_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
+# RFC 9110 section 7.2: uri-host [":" port], by the characters of RFC 3986 section 3.2.2.
+_HOST_VALUE = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,12 @@ def request_head(
     head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
 ) -> bytes:
     """The head that goes to the upstream, with its empty line."""
-    lines = head.lines
+    # A copy, because the request may be decided and sent again, perhaps under another record.
+    lines = head.lines.copy()
     if way.record.mask_request_host is not None:
-        port = str(way.access.target.port)
-        masked = way.record.mask_request_host.replace("${PORT}", port)
-        lines[head.host_at] = b"Host: " + masked.encode("latin-1", "replace")
+        _mask_host(lines, head.host_at, way.record.mask_request_host, way.access.target.port)
     if head.cookies:
-        _strip_cookies(head, cookie_name)
+        _strip_cookies(lines, head.cookies, cookie_name)
     for index, value in head.referers:
         if b"edge_token=" in value or b"__ns_preview_transport=" in value:
             lines[index] = b"Referer: " + strip_query_credentials(value)
@@ -59,37 +63,52 @@ def request_head(
     return b"\r\n".join(out)
 
 
-def _strip_cookies(head: Head, name: bytes) -> None:
+def _mask_host(lines: list[bytes], host_at: int, mask: str, port: int) -> None:
+    """Put the record's Host in the place of the public one.
+
+    The mask is a sandbox owner's text: one with a CR LF in it would write further fields, or a whole
+    request. What cannot be a Host is passed over, here and not where records are read: a record
+    refused there would take the watch down, and every other sandbox's freshness with it.
+    """
+    masked = mask.replace("${PORT}", str(port))
+    if _HOST_VALUE.fullmatch(masked):
+        lines[host_at] = b"Host: " + masked.encode("ascii")
+
+
+def _strip_cookies(lines: list[bytes], cookies: list[tuple[int, bytes]], name: bytes) -> None:
     """Take the continuation cookie out; other cookies stay byte for byte, an emptied line goes."""
-    for index, value in head.cookies:
+    for index, value in cookies:
         if name in value:
             pairs = value.split(b";")
             kept = [p for p in pairs if p.strip(b" \t").partition(b"=")[0] != name]
             if len(kept) < len(pairs):
                 rest = b";".join(kept).lstrip(b" \t")
-                head.lines[index] = b"Cookie: " + rest if rest else b""
+                lines[index] = b"Cookie: " + rest if rest else b""
 
 
 def _forwarded(head: Head, peer: Peer) -> bytes:
     """X-Forwarded-For, -Proto and -Host: the truth, appended to what a trusted proxy said."""
-    chain, proto, host = peer.address, peer.scheme, head.host
-    extra = b""
-    if peer.trusted:
-        for entry in head.forwarded:
-            if entry.name == _FOR:
-                chain = entry.value + b", " + chain if entry.value else chain
-            elif entry.name == _HOST:
-                host = entry.value
-            elif entry.name == b"forwarded":
-                node = b'"[' + peer.address + b']"' if b":" in peer.address else peer.address
-                extra += b"\r\n" + entry.line + b", for=" + node
-            elif entry.name != _PROTO:
-                extra += b"\r\n" + entry.line
-    return (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
-        % (chain, proto, host)
-        + extra
-    )
+    if not (peer.trusted and head.forwarded):
+        return _X_FORWARDED % (peer.address, peer.scheme, head.host)
+    said: dict[bytes, list[bytes]] = {}
+    others = b""
+    for entry in head.forwarded:
+        if entry.name in (_FOR, _PROTO, _HOST, _FORWARDED):
+            said.setdefault(entry.name, []).append(entry.value)
+        else:
+            others += b"\r\n" + entry.line
+    # Several lines are one list, in their order (RFC 9110 section 5.3): apps count from its end.
+    chain = [value for value in said.get(_FOR, ()) if value] + [peer.address]
+    hosts = said.get(_HOST, ())
+    host = hosts[0] if len(hosts) == 1 else head.host
+    nodes = [value for value in said.get(_FORWARDED, ()) if value]
+    if nodes:
+        # RFC 7239 section 6: an IPv6 address stands in brackets, and those in quotes.
+        nodes.append(
+            b'for="[%b]"' % peer.address if b":" in peer.address else b"for=" + peer.address
+        )
+        others += b"\r\nForwarded: " + b", ".join(nodes)
+    return _X_FORWARDED % (b", ".join(chain), peer.scheme, host) + others
 
 
 def client_scheme(head: Head, trusted: bool, public_scheme: bytes) -> bytes:

@@ -20,6 +20,8 @@ _RESERVED = frozenset({22, *range(5900, 6000)})
 # No leading zero: one target has one origin. At most five digits; "0" is parsed to be refused by name.
 _LABEL = re.compile(rb"(0|[1-9][0-9]{0,4})-sb[_-]([a-z0-9]{8,40})")
 _PORT_SUFFIX = re.compile(rb":[0-9]{1,5}")
+_HOST_MAX = 253 + len(":65535")
+"""Bytes of the longest Host that can name anything (RFC 1035 section 2.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def target_reader(hostname: str, max_entries: int = 4096) -> Callable[[bytes], T
     def read(host: bytes) -> Target | EdgeError:
         target = known.get(host)
         if target is None:
+            if len(host) > _HOST_MAX:
+                return EdgeError(PREVIEW_HOST_UNKNOWN)  # nor worth remembering: it may be 64 kB
             if len(known) >= max_entries:
                 known.clear()
             target = known[host] = parse_target(host, hostname)

@@ -6,6 +6,7 @@ so that nothing of one message (a trailer, a parser's mood) can reach the next o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from edge.core import outbound
@@ -25,6 +26,7 @@ from edge.core.head import Head
 
 _MAX_INTERIM = 32
 """Interim answers (1xx) of one exchange; more is an app gone wild."""
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class RequestRelay:
@@ -128,7 +130,8 @@ class AnswerRelay:
         out = b""
         while self._decoder is None:
             end = self._buffer.find(b"\r\n\r\n")
-            if end > self._limits or (end < 0 and len(self._buffer) > self._limits):
+            # Without an end yet, its first three bytes may already be there.
+            if end > self._limits or (end < 0 and len(self._buffer) > self._limits + 3):
                 raise InvalidAnswer("the header fields are too large")
             if end < 0:
                 self._refuse_early()
@@ -147,6 +150,8 @@ class AnswerRelay:
         start = self._buffer[:7]
         if start != b"HTTP/1."[: len(start)]:
             raise InvalidAnswer("the answer is not HTTP/1.x")
+        if _BARE_LF.search(self._buffer):
+            raise InvalidAnswer("a line of the head ends without CR")
 
     def _interim(self, answer: Answer) -> bytes:
         self._interims += 1
@@ -166,7 +171,8 @@ class AnswerRelay:
         self.final = answer
         unknown = answer.length is None
         self._chunk_out = unknown and self._head.minor == 1
-        self.close = self._closing() or (unknown and self._head.minor == 0)
+        # After a refused upgrade: what a client sends that believes in its tunnel is no next request.
+        self.close = self._closing() or self._head.websocket or (unknown and self._head.minor == 0)
         head = outbound.answer_head(
             answer,
             chunked=self._chunk_out,
