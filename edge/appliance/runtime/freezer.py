@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import cast
 
 from edge.appliance.runtime.cgroup import Cgroup
-from edge.appliance.runtime.processes import Process, children, members, scan
+from edge.appliance.runtime.processes import Process, children, look, members, scan
 
 FREEZE_SECONDS = 5.0
 KILL_SECONDS = 10.0
@@ -96,29 +96,41 @@ class Freezer:
         """
         began = time.monotonic()
         calm = 0
+        orphans: frozenset[int] = frozenset()
         while calm < 2:
-            self._chase()
+            before, orphans = orphans, self._chase()
             running = [process for process in self.members() if not self._still(process)]
             now = time.monotonic()
             first = {process.pid for process in running} if now < began + ORDER_SECONDS else set()
             for process in running:
                 if process.parent not in first:
                     self._hold(process)
-            calm = 0 if running else calm + 1
-            if running:
+            calm = calm + 1 if not running and orphans == before else 0
+            if calm == 0:
                 if now > began + FREEZE_SECONDS:
                     return False
                 time.sleep(_STEP)
         return True
 
-    def _chase(self) -> None:
-        """Stop orphans the moment they come to us: some are gone again before a scan is through."""
+    def _chase(self) -> frozenset[int]:
+        """Stop the orphans that came to us, as fast as they come; gives all of them, the dead included.
+
+        A family whose every member forks and dies at once is gone from where a scan looks for it. But
+        its dead are ours to reap, and nobody reaps meanwhile: as long as their number grows it lives.
+        """
+        seen: frozenset[int] = frozenset()
+        dead: set[int] = set()
         for _ in range(_CHASE if self._supervisor is not None else 0):
-            running = [one for one in children(cast(int, self._supervisor)) if not self._still(one)]
-            if not running:
-                return
+            now = children(cast(int, self._supervisor))
+            rows = [row for pid in now - dead if (row := look(pid)) is not None]
+            dead |= {row.pid for row in rows if row.dead}
+            running = [row for row in rows if not self._still(row)]
             for process in running:
                 self._hold(process)
+            if not running and now == seen:
+                break
+            seen = now
+        return seen
 
     def _hold(self, process: Process) -> None:
         self._held[process.pid] = process.started

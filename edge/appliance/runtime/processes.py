@@ -60,26 +60,22 @@ def from_proc() -> Table:
     """The table as ``/proc`` shows it (proc(5))."""
     table: Table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is a start-up cost of each supervisor.
-        if name.isdecimal() and (process := _stat(int(name))) is not None:
+        if name.isdecimal() and (process := look(int(name))) is not None:
             table[process.pid] = process
     return table
 
 
-def children(pid: int) -> list[Process]:
-    """The direct children of a single-threaded process, in one look; nothing where Linux is not.
-
-    A family that forks and dies faster than a scan proceeds is invisible to the scan, but each of its
-    members is an orphan by then, and a child of the supervisor.
-    """
+def children(pid: int) -> frozenset[int]:
+    """The direct children of a single-threaded process, zombies included; none where Linux is not."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:  # noqa: PTH123 - as above.
-            pids = file.read().split()
+            return frozenset(map(int, file.read().split()))
     except OSError:
-        return []
-    return [process for one in pids if (process := _stat(int(one))) is not None]
+        return frozenset()
 
 
-def _stat(pid: int) -> Process | None:
+def look(pid: int) -> Process | None:
+    """One process (Linux), or None if there is none of that pid."""
     fields = _fields(f"/proc/{pid}/stat")
     if not fields:
         return None

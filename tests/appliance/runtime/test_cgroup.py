@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,12 +66,11 @@ def test_a_read_only_hierarchy_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cgroup(cgroups: bool) -> Cgroup:
+def cgroup() -> Iterator[Cgroup]:
     """A working cgroup, removed at the end."""
-    if not cgroups:
-        pytest.skip("signals need no cgroup")
     made = Cgroup.make(f"test.{os.getpid()}.{time.monotonic_ns()}")
-    assert made is not None
+    if made is None:
+        pytest.skip("this machine lets us have no cgroup v2 that can be frozen")
     yield made
     made.kill()
     made.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -89,16 +90,70 @@ os.rename("seen.new", "seen")
 async def test_a_parent_never_sees_its_child_stopped(
     freezer: Freezer, start: Start, cgroup: Cgroup | None, tmp_path: Path
 ) -> None:
-    """A shell that watches its jobs notices nothing of twenty freezes."""
+    """A shell that watches its jobs notices nothing of ten freezes."""
     child = start(PARENT, cgroup)
     await until((tmp_path / "up").exists)
-    for _ in range(20):
-        assert freezer.freeze()
-        freezer.thaw()
+    for _ in range(10):
+        assert await asyncio.to_thread(freezer.freeze)
+        await asyncio.to_thread(freezer.thaw)
     (tmp_path / "end").touch()
     await until((tmp_path / "seen").exists)
     assert (tmp_path / "seen").read_text() == "ended"
     child.wait(10)
+
+
+LINE = """
+import os, time
+for _ in range(3):
+    if os.fork():
+        break
+    open(f"up-{os.getpid()}", "w").close()
+time.sleep(90)
+"""
+
+
+async def test_parents_stop_first_and_go_on_last(
+    freezer: Freezer, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a child is told to stop its parent is still; when a parent goes on its child has been told to."""
+    start(LINE, None)
+    await until(lambda: len(list(tmp_path.glob("up-*"))) == 3)
+    family = {process.pid: process.parent for process in freezer.members()}
+    real = module._signal
+    told: list[tuple[int, signal.Signals]] = []
+
+    def watch(pid: int, number: signal.Signals) -> None:
+        if number == signal.SIGSTOP and family[pid] in family:
+            assert scan()[family[pid]].stopped
+        if number == signal.SIGCONT:
+            below = [child for child, parent in family.items() if parent == pid]
+            assert all((child, number) in told for child in below)
+        told.append((pid, number))
+        real(pid, number)
+
+    monkeypatch.setattr(module, "_signal", watch)
+    assert freezer.freeze()
+    freezer.thaw()
+    monkeypatch.undo()
+    assert {pid for pid, number in told if number == signal.SIGSTOP} == set(family)
+    assert [number for _, number in told].count(signal.SIGCONT) == len(family) == 4
+
+
+def test_a_child_waits_for_its_parent_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a parent takes, its child is left alone: it may be in vfork and need the child's exec."""
+    freezer = Freezer(SANDBOX, supervisor=None)
+    parent, child = 1 << 29, (1 << 29) + 1
+    told: list[int] = []
+    monkeypatch.setattr(module, "_signal", lambda pid, _: told.append(pid))
+    states = iter(["DS", "DS", "TS", "TT", "TT"])
+
+    def members() -> list[Process]:
+        first, second = next(states)
+        return [Process(parent, 1, 1, first, 1, 0), Process(child, parent, 1, second, 1, 0)]
+
+    monkeypatch.setattr(freezer, "members", members)
+    assert freezer.freeze()
+    assert told == [parent, parent, child]
 
 
 async def test_what_was_stopped_before_stays_stopped(

@@ -12,6 +12,7 @@ from families import LINUX, alive, open_descriptors, until
 
 from edge.appliance.runtime import NotExecutable, SandboxFrozen, SupervisorLost
 from edge.appliance.runtime.link import Link, sweep
+from edge.appliance.runtime.processes import carries
 
 
 class Ears:
@@ -124,6 +125,8 @@ async def test_sweeping_finds_by_mark_only() -> None:
         await asyncio.create_subprocess_exec("sleep", "967", env={"PREVIEW_SANDBOX_MARK": mark})
         for mark in ("sb_sweep.aa.1", "sb_sweep.ab.1")
     ]
+    # In the midst of exec a process has no environment yet.
+    await until(lambda: all(carries(child.pid, "sb_sweep") for child in children))
     await asyncio.to_thread(sweep, "sb_sweep.aa")
     assert await children[0].wait() == -signal.SIGKILL
     assert alive(children[1].pid)

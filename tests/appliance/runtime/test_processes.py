@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,14 +121,30 @@ def test_descent_is_told_parents_first() -> None:
     assert descendants(table, [1]) == []
 
 
+@contextlib.contextmanager
+def marked(mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a mark that has certainly begun; in the midst of exec it has no environment."""
+    with subprocess.Popen(
+        ["cat"],
+        env={"A": "1", MARK: mark, "PATH": os.defpath},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(b"up\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        yield child
+        child.kill()
+
+
 @LINUX
 def test_marks_are_whole_words() -> None:
     """The mark of a sandbox, or of a command of it, and not one that merely begins or ends alike."""
-    with subprocess.Popen(["sleep", "60"], env={"A": "1", MARK: "sb_a.11.7", "B": "2"}) as child:
+    with marked("sb_a.11.7") as child:
         assert carries(child.pid, "sb_a.11") and carries(child.pid, "sb_a.11.7")
         for other in ("sb_a.1", "sb_a.11.", "sb_a.11.70", "b_a.11", "sb_a", "sb_a.11.7.1"):
             assert carries(child.pid, other) == (other == "sb_a"), other
-        child.kill()
     assert not carries(child.pid, "sb_a.11"), "it is gone"
     assert not carries(1 << 30, "sb_a.11")
 
@@ -134,7 +152,7 @@ def test_marks_are_whole_words() -> None:
 @LINUX
 def test_members_descend_or_carry_the_mark() -> None:
     """Own children and marked strangers with theirs; not the supervisor, not us, nobody older."""
-    with subprocess.Popen(["sleep", "60"], env={MARK: "sb_m.22.1"}) as stray:
+    with marked("sb_m.22.1") as stray:
         real = scan()[stray.pid].started
         table = {
             one.pid: one
@@ -153,7 +171,6 @@ def test_members_descend_or_carry_the_mark() -> None:
         assert members(table, None, "sb_m.33") == []
         table[1 << 29] = row(1 << 29, 1, started=real + 1)
         assert [one.pid for one in members(table, 1 << 29, "sb_m.22")] == [(1 << 29) + 1]
-        stray.kill()
 
 
 def test_a_command_is_its_leader_its_session_and_its_descent() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from families import LINUX, alive, until
 
+from edge.appliance.runtime.link import sweep
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -70,6 +72,8 @@ def peer(cgroups: bool) -> Iterator[Peer]:
         made.process.kill()
         made.process.wait()
         raise
+    finally:
+        sweep(made.mark)  # One that a test killed could not clear up.
 
 
 def test_commands_start_and_their_ends_are_told(peer: Peer) -> None:
