@@ -1,0 +1,227 @@
+"""Field lines: one grammar, one table of names, and memories that a stranger cannot fill."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.core import fields
+from edge.core.fields import (
+    NO_CONNECTION,
+    Connection,
+    ConnectionReader,
+    FieldReader,
+    Kind,
+    read_connection,
+    read_length,
+)
+from tests.core.wires import LINES, calm
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        (b"Accept: a", b"accept", b"a"),
+        (b"Accept:a", b"accept", b"a"),
+        (b"ACCEPT: \t a \t ", b"accept", b"a"),
+        (b"x:", b"x", b""),
+        (b"X-Y: a:b: c", b"x-y", b"a:b: c"),
+        (b"X-Latin: \xff\x80", b"x-latin", b"\xff\x80"),
+        (b"!#$%&'*+-.^_`|~09azAZ: 1", b"!#$%&'*+-.^_`|~09azaz", b"1"),
+    ],
+)
+def test_a_field_line_is_read_and_kept_as_sent(line: bytes, name: bytes, value: bytes) -> None:
+    """The name is lowered and the value trimmed beside the line, which stays as it was."""
+    field = FieldReader.for_requests().read(line)
+    assert field is not None
+    assert (field.name, field.value, field.line) == (name, value, line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"no colon",
+        b": no name",
+        b"Name : space",
+        b"Name\t: tab",
+        b" folded: line",
+        b"\tfolded",
+        b"a b: c",
+        b"(x): c",
+        b"n\xe4me: c",
+        b"X: a\rb",
+        b"X: a\nb",
+        b"X: a\r\n b",
+        b"X: a\x00b",
+        b"X: \x0b",
+        b"X: \x7f",
+        b"X\x00: a",
+        b"X: a\n",
+    ],
+)
+def test_what_is_no_field_line_is_not_read(line: bytes) -> None:
+    """RFC 9112 section 5: no control bytes, no folding, no blank before the colon, on either side."""
+    assert FieldReader.for_requests().read(line) is None
+    assert FieldReader.for_answers().read(line) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"Accept", Kind.KEEP),
+        (b"X_Custom", Kind.KEEP),
+        (b"HOST", Kind.HOST),
+        (b"Keep-Alive", Kind.DROP),
+        (b"Proxy-Authorization", Kind.DROP),
+        (b"X-Forwarded-For", Kind.FORWARDED),
+        (b"X-Forwarded-Anything", Kind.FORWARDED),
+        (b"Forwarded", Kind.FORWARDED),
+        (b"X-Nullspace-Anything", Kind.DROP),
+        (b"x-nullspace-preview-proxy-token", Kind.PROXY_TOKEN),
+        (b"x-nullspace-traffic-access-token", Kind.TRAFFIC_TOKEN),
+        # Twins: what CGI-like apps would take them for.
+        (b"Content_Length", Kind.FORBIDDEN),
+        (b"TRANSFER_encoding", Kind.FORBIDDEN),
+        (b"X_Forwarded_For", Kind.DROP),
+        (b"X-Forwarded_Proto", Kind.DROP),
+        (b"X_Nullspace_Traffic_Access_Token", Kind.DROP),
+        (b"X_Request_Id", Kind.DROP),
+        (b"Proxy_Connection", Kind.DROP),
+    ],
+)
+def test_request_names_mean_what_the_table_says(name: bytes, kind: Kind) -> None:
+    """Letter case never matters; a twin with underscores gets nowhere."""
+    field = FieldReader.for_requests().read(name + b": 1")
+    assert field is not None
+    assert field.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"Set-Cookie", Kind.SET_COOKIE),
+        (b"Host", Kind.KEEP),
+        (b"X-Forwarded-For", Kind.KEEP),
+        (b"Trailer", Kind.KEEP),
+        (b"Content_Length", Kind.FORBIDDEN),
+        (b"Set_Cookie", Kind.DROP),
+        (b"Keep-Alive", Kind.DROP),
+    ],
+)
+def test_answer_names_have_a_table_of_their_own(name: bytes, kind: Kind) -> None:
+    """What is special in a request may be an ordinary field of an answer."""
+    field = FieldReader.for_answers().read(name + b": 1")
+    assert field is not None
+    assert field.kind is kind
+
+
+@given(st.binary(max_size=40) | st.sampled_from(LINES))
+@calm
+def test_lines_that_pass_also_pass_h11(line: bytes) -> None:
+    """h11 is more lenient than we are, never less, and reads the same name and value."""
+    field = FieldReader.for_answers().read(line)
+    if field is not None and field.kind not in (Kind.CONTENT_LENGTH, Kind.TRANSFER_ENCODING):
+        connection = h11.Connection(h11.CLIENT)
+        connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+        connection.receive_data(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\n")
+        event = connection.next_event()
+        assert isinstance(event, h11.Response)
+        assert list(event.headers) == [(field.name, field.value)]
+
+
+def test_secrets_and_long_lines_are_not_remembered() -> None:
+    """What a memory does not hold cannot leak from it, and 64 kB lines cannot fill it."""
+    reader = FieldReader.for_requests()
+    for line in (
+        b"Cookie: a=1",
+        b"Authorization: Bearer x",
+        b"Referer: /?edge_token=x",
+        b"x-nullspace-preview-proxy-token: x",
+        b"x-nullspace-traffic-access-token: x",
+        b"Proxy-Authorization: x",
+        b"X-Long: " + b"a" * 300,
+    ):
+        assert reader.read(line) is not None
+    assert reader._known == {}
+    assert reader.read(b"Accept: a") is reader.read(b"Accept: a")
+
+
+def test_the_memory_of_lines_is_bounded() -> None:
+    """However many lines strangers invent."""
+    reader = FieldReader.for_requests()
+    for i in range(fields._CACHE_MAX + 10):
+        reader.read(b"X-%d: 1" % i)
+    assert len(reader._known) <= fields._CACHE_MAX
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"", NO_CONNECTION),
+        (b" , ,", NO_CONNECTION),
+        (b"close", Connection(True, False, False, frozenset())),
+        (b"Keep-Alive", Connection(False, True, False, frozenset())),
+        (b"keep-alive , CLOSE", Connection(True, True, False, frozenset())),
+        (
+            b"Upgrade, HTTP2-Settings",
+            Connection(False, False, True, frozenset({b"http2-settings"})),
+        ),
+        (b"Host,cookie", Connection(False, False, False, frozenset({b"host", b"cookie"}))),
+        (b"a b", None),
+        (b"close;x", None),
+        (b'"close"', None),
+        (b"caf\xe9", None),
+    ],
+)
+def test_connection_options(value: bytes, expected: Connection | None) -> None:
+    """A list of tokens (RFC 9110 section 7.6.1), read the same with and without memory."""
+    reader = ConnectionReader()
+    assert read_connection(value) == expected
+    assert reader.read(value) == expected
+    assert reader.read(value) == expected
+
+
+def test_two_connection_fields_mean_both() -> None:
+    """RFC 9110 section 5.3: several field lines are one list."""
+    one, two = read_connection(b"close, a"), read_connection(b"upgrade, b")
+    assert one is not None and two is not None
+    assert one.joined(two) == Connection(True, False, True, frozenset({b"a", b"b"}))
+
+
+def test_the_memory_of_connection_values_is_bounded_in_number_and_size() -> None:
+    """A value of thousands of options is read, not kept: 256 of them would be half a gigabyte."""
+    reader = ConnectionReader(max_entries=4)
+    for i in range(10):
+        assert reader.read(b"x-%d" % i) is not None
+        assert len(reader._known) <= 4
+    kept = dict(reader._known)
+    long = b",".join(b"%x" % i for i in range(10_000))
+    read = reader.read(long)
+    assert read is not None and len(read.names) == 10_000
+    assert reader._known == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"0", 0),
+        (b"00042", 42),
+        (b"9" * 18, 10**18 - 1),
+        (b"9" * 19, None),
+        (b"", None),
+        (b"+1", None),
+        (b"-1", None),
+        (b"1 ", None),
+        (b"1,1", None),
+        (b"0x10", None),
+        (b"1_0", None),
+        (b"1.0", None),
+        ("\u0661".encode(), None),
+    ],
+)
+def test_lengths_are_plain_digits(value: bytes, expected: int | None) -> None:
+    """RFC 9110 section 8.6: 1*DIGIT; what Python's int() takes besides is refused."""
+    assert read_length(value) == expected
