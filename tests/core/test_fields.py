@@ -17,7 +17,7 @@ from edge.core.fields import (
     read_connection,
     read_length,
 )
-from tests.core.wires import LINES, calm
+from tests.core.wires import BAD_LINES, LINES, calm
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_answer_names_have_a_table_of_their_own(name: bytes, kind: Kind) -> None
     assert field.kind is kind
 
 
-@given(st.binary(max_size=40) | st.sampled_from(LINES))
+@given(st.binary(max_size=40) | st.sampled_from(LINES + BAD_LINES))
 @calm
 def test_lines_that_pass_also_pass_h11(line: bytes) -> None:
     """h11 is more lenient than we are, never less, and reads the same name and value."""
