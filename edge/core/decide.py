@@ -205,7 +205,7 @@ def _by_cookie(
     tokens = cookie_values(head, asked.cookie_name) if head.cookies else []
     kind = Transport.HTTP
     if head.websocket and not (
-        view.websocket_cookie and tokens and head.value(b"origin") == asked.origin
+        view.websocket_cookie and tokens and head.values(b"origin") == [asked.origin]
     ):
         return Refuse(EdgeError(errors.EDGE_TOKEN_MISSING))
     problem = errors.EDGE_TOKEN_MISSING
