@@ -1,0 +1,175 @@
+"""Pages: every error as the contract shows it, to programs and to people."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.core import errors
+from edge.core.errors import PROBLEMS, EdgeError, Problem, bad_request
+from edge.core.head import Head
+from edge.traffic.pages import RETRY_AFTER, render, wants_page
+from tests.core.wires import UPGRADE, calm, request, scan
+
+NAVIGATE = b"Sec-Fetch-Mode: navigate"
+HTML = b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+GET, HEAD, POST = b"GET / HTTP/1.1", b"HEAD / HTTP/1.1", b"POST / HTTP/1.1"
+
+
+def asked(*lines: bytes, line: bytes = GET) -> Head:
+    """The head of such a request."""
+    return scan(request(*lines, line=line))
+
+
+def parse(answer: bytes, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    """Status, fields and body, as h11 sees exactly one answer."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(answer)
+    response = connection.next_event()
+    assert isinstance(response, h11.Response)
+    body = b""
+    while isinstance(event := connection.next_event(), h11.Data):
+        body += bytes(event.data)
+    assert isinstance(event, h11.EndOfMessage)
+    assert connection.trailing_data[0] == b""
+    names = [name.decode() for name, _ in response.headers]
+    assert len(set(names)) == len(names)
+    return response.status_code, {n.decode(): v.decode() for n, v in response.headers}, body
+
+
+@pytest.mark.parametrize(
+    ("head", "page"),
+    [
+        (asked(NAVIGATE), True),
+        (asked(NAVIGATE, line=POST), True),
+        (asked(NAVIGATE, b"Accept: application/json"), True),
+        (asked(b"Sec-Fetch-Mode: cors", HTML), False),
+        (asked(b"Sec-Fetch-Mode: no-cors", HTML), False),
+        (asked(b"Sec-Fetch-Mode: navigate-x", HTML), False),
+        (asked(b"Sec-Fetch-Mode:", HTML), False),
+        (asked(HTML), True),
+        (asked(HTML, line=HEAD), True),
+        (asked(HTML, line=POST), False),
+        (asked(), False),
+        (asked(b"Accept: */*"), False),
+        (asked(b"Accept: TEXT/HTML"), True),
+        (asked(b"Accept: application/json, text/html"), False),
+        (asked(b"Accept: application/json;q=0.5, text/html"), True),
+        (asked(b"Accept: text/html;q=0.5, application/json;q=0.9"), False),
+        (asked(b"Accept: text/html;q=0"), False),
+        (asked(b"Accept: text/html;q=nonsense"), False),
+        (asked(b"Accept: text/html;q=nan"), False),
+        (asked(b"Accept: text/html;level=1;Q=0.3"), True),
+        (asked(b"Accept: text/html\xff"), False),
+        (asked(b"Accept: ;;,,;q=,"), False),
+        # A proxy and a socket are programs, whatever else they say.
+        (asked(NAVIGATE, b"x-nullspace-preview-proxy-token: t"), False),
+        (asked(NAVIGATE, line=b"GET /?__ns_preview_transport=header HTTP/1.1"), False),
+        (asked(NAVIGATE, *UPGRADE), False),
+    ],
+)
+def test_who_gets_a_page(head: Head, page: bool) -> None:
+    """Navigations, and nobody else (contract: errors)."""
+    assert wants_page(head) is page
+    _, fields, _ = parse(
+        render(EdgeError(errors.EDGE_TOKEN_MISSING), head, "id", close=False), head.method.decode()
+    )
+    assert fields["content-type"] == ("text/html; charset=utf-8" if page else "application/json")
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=lambda problem: problem.code)
+@pytest.mark.parametrize("lines", [(), (NAVIGATE,)], ids=["program", "person"])
+def test_every_error_has_its_fields(problem: Problem, lines: tuple[bytes, ...]) -> None:
+    """Status, id, no-store, Retry-After with every 503 and a challenge with every 401, in both shapes."""
+    status, fields, body = parse(render(EdgeError(problem), asked(*lines), "id-1", close=False))
+    assert status == problem.status
+    assert fields["x-request-id"] == "id-1"
+    assert fields["cache-control"] == "no-store"
+    assert fields.get("retry-after") == (str(RETRY_AFTER) if status == 503 else None)
+    challenge = 'NullspacePreview realm="preview"'
+    assert fields.get("www-authenticate") == (challenge if status == 401 else None)
+    assert "connection" not in fields and "allow" not in fields and "set-cookie" not in fields
+    if lines:
+        text = body.decode()
+        assert problem.code in text and "id-1" in text
+        waiting = status == 503 and problem.retryable
+        assert ('http-equiv="refresh"' in text) is waiting
+        assert "default-src 'none'" in fields["content-security-policy"]
+        assert fields["referrer-policy"] == "no-referrer"
+    else:
+        assert json.loads(body) == {
+            "error": problem.message,
+            "code": problem.code,
+            "request_id": "id-1",
+            "retryable": problem.retryable,
+            "suggested_action": problem.action,
+        }
+
+
+def test_details_and_allow() -> None:
+    """Details only when there are any; Allow with a 405."""
+    error = EdgeError(errors.UNSUPPORTED_PREVIEW_PORT, {"port": 22})
+    assert json.loads(parse(render(error, asked(), "id", close=False))[2])["details"] == {
+        "port": 22
+    }
+    error = EdgeError(errors.METHOD_NOT_ALLOWED, {"method": "TRACE"}, close=True, allow="GET, HEAD")
+    status, fields, _ = parse(render(error, None, "id", close=True))
+    assert (status, fields["allow"], fields["connection"]) == (405, "GET, HEAD", "close")
+
+
+def test_a_request_that_could_not_be_read_gets_json() -> None:
+    """There is no head to judge by."""
+    _, fields, body = parse(render(bad_request("why"), None, "id", close=True))
+    assert fields["content-type"] == "application/json"
+    assert json.loads(body)["details"] == {"reason": "why"}
+
+
+@pytest.mark.parametrize(
+    ("minor", "close", "connection"),
+    [(1, False, None), (1, True, "close"), (0, True, "close"), (0, False, "keep-alive")],
+)
+def test_persistence_is_said(minor: int, close: bool, connection: str | None) -> None:
+    """RFC 9112 section 9.3, for both versions."""
+    head = asked(line=b"GET / HTTP/1.%d" % minor)
+    answer = render(EdgeError(errors.EDGE_TOKEN_MISSING), head, "id", close=close)
+    assert parse(answer)[1].get("connection") == connection
+
+
+@pytest.mark.parametrize("lines", [(), (NAVIGATE,)])
+def test_head_gets_the_head_of_what_get_gets(lines: tuple[bytes, ...]) -> None:
+    """RFC 9110 section 9.3.2: the same fields, no body."""
+    error = EdgeError(errors.SANDBOX_NOT_FOUND)
+    status, fields, body = parse(render(error, asked(*lines), "id", close=False))
+    to_head = parse(render(error, asked(*lines, line=HEAD), "id", close=False), "HEAD")
+    assert body
+    fields["date"] = to_head[1]["date"]
+    assert to_head == (status, fields, b"")
+
+
+class Tags(HTMLParser):
+    """The tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+
+
+@given(st.text(max_size=60))
+@calm
+def test_nothing_breaks_out_of_a_page(text: str) -> None:
+    """Messages are ours, but a page that relies on that is one edit away from a hole."""
+    problem = Problem(text, 503, True, errors.Blame.EDGE, text, text)
+    answer = render(EdgeError(problem), asked(NAVIGATE), "id", close=False)
+    tags = Tags()
+    tags.feed(parse(answer)[2].decode("utf-8", "surrogatepass"))
+    assert tags.seen == "html head meta title meta meta style body main h1 p p code".split()
