@@ -179,6 +179,11 @@ class Poller:
         elif self._selector:
             self._selector.unregister(fd)
 
+    def close(self) -> None:
+        for poller in (self._epoll, self._selector):
+            if poller:
+                poller.close()
+
     def ready(self, timeout: float) -> list[int]:
         if self._epoll:
             return [fd for fd, _ in self._epoll.poll(timeout)]
@@ -202,19 +207,27 @@ class Generator:
         self._measure_from = self._until = 0
 
     def run(self) -> Outcome:
-        for _ in range(self._job.connections):
-            self._connect()
-        started = time.perf_counter_ns()
-        self._measure_from = started + int(self._job.warm_up * 1e9)
-        self._until = self._measure_from + int(self._job.seconds * 1e9)
-        if self._job.rate:
-            self._paced(started)
-        else:
-            while self._idle:
-                self._send(self._idle.popleft(), time.perf_counter_ns())
-            while self._busy():
-                self._serve(PATIENCE)
+        try:
+            for _ in range(self._job.connections):
+                self._connect()
+            started = time.perf_counter_ns()
+            self._measure_from = started + int(self._job.warm_up * 1e9)
+            self._until = self._measure_from + int(self._job.seconds * 1e9)
+            if self._job.rate:
+                self._paced(started)
+            else:
+                self._closed_loop()
+        finally:
+            for connection in self._connections.values():
+                connection.socket.close()
+            self._poller.close()
         return self._outcome()
+
+    def _closed_loop(self) -> None:
+        while self._idle:
+            self._send(self._idle.popleft(), time.perf_counter_ns())
+        while self._busy():
+            self._serve(PATIENCE)
 
     def _busy(self) -> bool:
         return len(self._idle) < len(self._connections) and self._errors < MAX_ERRORS

@@ -213,16 +213,13 @@ def write(report: Report, directory: Path) -> list[Path]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with columns under each other: the first one or two to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if cell[:1].isdigit() or cell == "-" else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    """Rows as lines with columns under each other, columns of numbers to the right."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        width = max(map(len, column))
+        numbers = column[-1][:1].isdigit()
+        columns.append([one.rjust(width) if numbers else one.ljust(width) for one in column])
+    return ["  " + "  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
