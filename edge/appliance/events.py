@@ -6,6 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 MAX_EVENTS = 10_000
@@ -43,7 +44,10 @@ class Actor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LifecycleEvent:
-    """One event. ``occurred_at`` is Unix time in seconds."""
+    """One event. ``occurred_at`` is Unix time in whole microseconds, as it is shown.
+
+    Anything finer would make an event later (or earlier) than the time a client reads and asks from.
+    """
 
     id: str
     occurred_at: float
@@ -89,6 +93,11 @@ class EventFilter:
         return late_enough and (self.until is None or event.occurred_at <= self.until)
 
 
+def _shown(time: float) -> float:
+    """The same rounding on both ways: ``_time`` of ``api/lifecycle.py`` reads what ``rfc3339`` wrote."""
+    return datetime.fromtimestamp(time, UTC).timestamp()
+
+
 class EventLog:
     """The newest events, in order."""
 
@@ -114,7 +123,7 @@ class EventLog:
         code, message = error or (None, None)
         event = LifecycleEvent(
             id=str(uuid.uuid4()),
-            occurred_at=self._wall(),
+            occurred_at=_shown(self._wall()),
             operation=operation,
             status=status,
             actor=actor,

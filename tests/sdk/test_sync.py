@@ -140,7 +140,9 @@ def test_commands(login: Login, sandbox: Sandbox) -> None:
     started = sandbox.commands.run("echo out; sleep 600", shell=True, background=True)
     _wait_for_output(sandbox, started.pid, "out\n")
     sandbox.commands.kill(started.pid)
-    assert sandbox.commands.get_logs(started.pid).exit_code == 137
+    while (code := sandbox.commands.get_logs(started.pid).exit_code) is None:
+        time.sleep(0.01)
+    assert code == 137
     with pytest.raises(NotFoundError):
         sandbox.commands.kill(1)
     assert sandbox.process.code_run("print(6 * 7)").stdout == "42\n"

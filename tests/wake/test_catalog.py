@@ -167,7 +167,7 @@ def test_a_disabled_grant_may_come_back() -> None:
 
 
 def test_absence_is_remembered_for_a_while() -> None:
-    """ "No such sandbox" stands for its time, then is asked for again; a change ends it at once."""
+    """An answer of "no such sandbox" stands for its time, then is asked for again; a change ends it at once."""
 
     async def dialogue(bench: Bench) -> None:
         await bench.catalog.look_up_sandbox("sb")

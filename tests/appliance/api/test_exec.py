@@ -66,7 +66,9 @@ async def test_background(service: Service) -> None:
     assert (logs["stdout"], logs["stderr"]) == ("out\n", "err\n") and "exit_code" not in logs
     for _ in range(2):
         assert (await service.api("POST", f"{path}/{pid}/kill"))[0] == 200
-    _, logs = await service.api("GET", f"{path}/{pid}/logs")
+    # Killed is not yet reaped, and only a list of logs tells.
+    while "exit_code" not in (logs := (await service.api("GET", f"{path}/{pid}/logs"))[1]):  # noqa: ASYNC110 - see above
+        await asyncio.sleep(0.01)
     assert logs["exit_code"] == 128 + 9
     for unknown in ("1", "999999", "x", "-1", "%00"):
         for method, what in (("GET", "logs"), ("POST", "kill")):
