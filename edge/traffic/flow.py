@@ -272,11 +272,11 @@ class Flow:
         if passage is None or passage.way is not way:
             peer = exchange.client.peer_of(head)
             name = self._continuation.name(peer.scheme)
-            passage = Passage(self._knowledge.tokens.era, way)
-            passage.tail = outbound.request_tail(section, way, peer, name)
+            outward = outbound.outward(section, way, peer, name)
+            passage = Passage(self._knowledge.tokens.era, way, outward)
             if way.access.family is not Family.EDGE and not head.proxy_marker:
                 section.passage = passage  # the credential is in the section, not in the query
-        return outbound.head_with_tail(head, passage.tail, exchange.request_id)
+        return outbound.head_of(head, passage.outward, exchange.request_id)
 
     def request_relay(self, head: Head) -> RequestRelay:
         """A relay for a request body."""
