@@ -230,6 +230,9 @@ class ClientConnection(asyncio.Protocol):
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
         data, self._buffer = self._buffer, b""
+        if not self._reading:
+            # A client that waited may have sent more than is held, and been told to stop.
+            self._adjust_reading()
         return data
 
     def give_back(self, data: bytes) -> None:
