@@ -79,6 +79,16 @@ def test_a_hidden_page_lets_the_sandbox_sleep(world: World, page: Page) -> None:
     assert (world.state(), page.js("window.opened")) == ("running", 2)
 
 
+def test_a_page_opened_in_the_background_waits_for_its_visitor(world: World, page: Page) -> None:
+    """The page is loaded, and its socket opened only when somebody looks at it."""
+    page.driver.minimize_window()
+    page.open(world.link)
+    assert page.js("[document.visibilityState, window.opened]") == ["hidden", 0]
+    page.driver.maximize_window()
+    page.until_state("awake")
+    assert page.js("window.opened") == 1
+
+
 def test_the_clock_falls_silent_and_goes_on(world: World, page: Page) -> None:
     """Quiet shows, with the time that is left; a press goes on with the same socket."""
     with quick_app(world) as (sandbox, port):
