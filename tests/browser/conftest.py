@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,9 +11,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from tests.browser.visit import PATIENCE, Page, World
+from tests.development import development
 
-ROOT = Path(__file__).parents[2]
-KEY = "nsk_browser_test"
 FLAGS = """
 --headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --disable-dev-shm-usage --window-size=1000,800
@@ -42,32 +35,10 @@ SPY = """
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """``preview-edge dev`` on free ports, with a data directory of its own."""
-    folder = tmp_path_factory.mktemp("dev")
-    ports = ("--api-port", "0", "--edge-port", "0", "--admin-port", "0")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NULLSPACE_", "PREVIEW_"))}
-    with (folder / "stderr").open("wb") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "edge", "dev", *ports, "--data-dir", str(folder / "data")],
-            cwd=ROOT,
-            env=kept | {"NULLSPACE_API_KEY": KEY},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    assert child.stdout is not None
-    said = ""
-    for line in child.stdout:
-        said += line
-        if line.startswith("Commands in sandboxes run as you"):
-            break
-    rows = dict(re.findall(r"^  (\w+) +(\S+)$", said, re.MULTILINE))
-    assert "preview" in rows, f"dev did not start: {said}{(folder / 'stderr').read_text()}"
-    key = {"Authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=rows["API"], headers=key, timeout=PATIENCE) as api:
-        yield World(rows["preview"], api)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait(30) == 0, (folder / "stderr").read_text()
-    child.stdout.close()
+    with development(tmp_path_factory.mktemp("dev")) as said:
+        key = {"Authorization": f"Bearer {said['API key']}"}
+        with httpx.Client(base_url=said["API"], headers=key, timeout=PATIENCE) as api:
+            yield World(said["preview"], api)
 
 
 @pytest.fixture(scope="session")
