@@ -124,14 +124,25 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(arguments, prog_name="preview-edge", standalone_mode=False)
     except (StartError, ConfigurationError) as e:
         _fail(str(e))
+    except click.exceptions.NoArgsIsHelpError as e:
+        e.show()  # No mistake yet: whoever names no command wants to know which there are.
+        sys.exit(2)
     except click.ClickException as e:
-        _fail(f"{e.format_message()}; `preview-edge --help` lists what there is".replace(".;", ";"))
+        _fail(_with_help(e))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         # Nobody reads our output any more; without this, Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _with_help(error: click.ClickException) -> str:
+    """What click says, and which help to read."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context is not None else "preview-edge"
+    said = error.format_message().rstrip(".")
+    return f"{said}{'' if said.endswith('?') else ';'} `{command} --help` lists what there is"
 
 
 def _fail(line: str) -> None:

@@ -21,7 +21,13 @@ from pathlib import Path
 
 from edge.core.settings import Settings
 from edge.ops.children import Child, ChildEnded
-from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError, load_settings
+from edge.ops.configuration import (
+    CONFIG_VARIABLE,
+    PREFIX,
+    ConfigurationError,
+    load_settings,
+    variable_of,
+)
 from edge.ops.process import StartError, Stop, cannot_listen
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
 from edge.wake.scope import Scope
@@ -31,9 +37,22 @@ EDGE = (sys.executable, "-m", "edge", "serve", "--tied", "--config")
 
 _PRIVATE = frozenset({CONFIG_VARIABLE, "NULLSPACE_API_KEY"})
 
+_OWN = (
+    *("public_hostname", "public_scheme", "public_port"),
+    *("listen.host", "listen.port", "listen.admin_host", "listen.admin_port", "listen.workers"),
+    *("control_plane.url", "control_plane.token", "cookie.keys"),
+    *("tokens.issuer", "tokens.jwks_url", "tokens.jwks_file"),
+)
+"""Settings that dev alone decides; the rest may come from the environment."""
+
+_OPTIONS = {"public_hostname": "--public-hostname", "wake.window": "--window"}
+"""Who chose a setting of the file that dev writes."""
+
 ISSUER = "preview-edge-dev"
 EDGE_PATIENCE = 8.0
 """Seconds the edge may take to drain; its own limits below are shorter."""
+INSISTENCE = 1.0
+"""Seconds the edge may still take to end its workers once a second signal says so."""
 CONTROL_PLANE_PATIENCE = 10.0
 """Seconds the control plane may take to end its sandboxes."""
 
@@ -65,6 +84,9 @@ class Dev:
         control_plane: Sequence[str] = CONTROL_PLANE,
     ) -> None:
         self._options = options
+        # The control plane has to agree with these, so a shell set up for `serve` must not change them.
+        own = {variable_of(name) for name in _OWN}
+        environ = {k: v for k, v in environ.items() if k not in own}
         # What runs in sandboxes shall not find the key of the API, nor settings, in its environment.
         self._environ = {k: v for k, v in environ.items() if k not in _PRIVATE}
         self._bare_environ = {k: v for k, v in self._environ.items() if not k.startswith(PREFIX)}
@@ -126,7 +148,10 @@ class Dev:
         file = folder / "edge.toml"
         file.touch(mode=0o600)
         file.write_text(_toml(self._edge_settings(api_port)))
-        return file, load_settings(file, self._environ)
+        try:
+            return file, load_settings(file, self._environ)
+        except ConfigurationError as e:
+            raise ConfigurationError(_by_option(str(e), file)) from None
 
     def _edge_settings(self, api_port: int) -> dict[str, dict[str, object]]:
         options = self._options
@@ -254,9 +279,11 @@ class Dev:
         await self._scope.close()
 
     def _kill(self) -> None:
-        """The second signal: the edge has nothing to lose; the control plane must still end sandboxes."""
+        """The second signal: no more drain, but workers and sandboxes must still be ended."""
         for child in self._children:
-            child.signal(signal.SIGKILL if child.name == "edge" else signal.SIGTERM)
+            child.signal(signal.SIGTERM)
+            if child.name == "edge":
+                asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
 
     def _crashed(self, name: str, error: BaseException) -> None:
         if not isinstance(error, ChildEnded | StartError | ConfigurationError):
@@ -291,6 +318,13 @@ def _try_port(name: str, host: str, port: int) -> None:
             raise cannot_listen(name, host, port, e) from None
 
 
+def _by_option(complaint: str, file: Path) -> str:
+    """A complaint about the file that dev wrote, in the words of who typed an option."""
+    for setting, option in _OPTIONS.items():
+        complaint = complaint.replace(f"{file}: {setting}: ", f"{option}: ")
+    return complaint
+
+
 def _port(said: Mapping[str, object], key: str = "port") -> int:
     port = said.get(key)
     if not isinstance(port, int):
@@ -314,6 +348,8 @@ def _toml_value(value: object) -> str:
         case list():
             return "[" + ", ".join(map(_toml_value, value)) + "]"
         case _:
+            if isinstance(value, float):
+                return str(value)  # JSON spells nan and inf otherwise
             # Of the escapes of JSON and TOML only those beyond ASCII differ; TOML takes them as they are.
             return json.dumps(value, ensure_ascii=False)
 
