@@ -13,12 +13,13 @@ import click
 from edge import __version__
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
-from edge.ops.dev import Dev, Options
+from edge.ops.dev import Dev
 from edge.ops.probe import alive
 from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
 from edge.ops.serve import work
 from edge.ops.server import build_edge
+from edge.ops.shared import Options
 
 PORT = click.IntRange(0, 65535)
 CONFIG = click.option(
