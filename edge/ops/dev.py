@@ -136,16 +136,16 @@ class Dev:
             if text is None:
                 return
             if self._held is not None:
-                self._held.append(
-                    text
-                )  # Until all is up, for it may be the reason why it never is.
-            else:
+                # Until all is up, for it may be the reason why it never is.
+                self._held.append(text)
+                return
+            try:
                 _print(text)
+            except OSError:
+                pass  # The terminal is gone; a signal will follow.
 
         environ = self._environ if name == "edge" else self._bare_environ
-        child = await Child.start(
-            name, command, environment=environ, scope=self._scope, on_error_line=complain
-        )
+        child = await Child.start(name, command, environment=environ, on_error_line=complain)
         self._children.append(child)
         return child
 
