@@ -82,7 +82,7 @@ async def test_gauges_follow_what_is_open(stage: Stage) -> None:
     await until(lambda: not len(stage.edge.connections))
     seen = await scrape(stage)
     assert [seen[name] for name in names] == [0, 0, 0, 0]
-    assert seen["tunnels_ended_total,reason=client_gone"] == 1
+    assert seen["tunnels_ended_total,reason=complete"] == 1
 
 
 async def test_freshness_of_the_catalog(stage: Stage) -> None:
