@@ -88,7 +88,9 @@ class Wire(asyncio.Protocol):
 
     async def head(self, what: str) -> bytes:
         """The next head, whatever it says, without its empty line."""
-        await self.until(lambda: b"\r\n\r\n" in self.unread or self.ended, f"{what} waits for a head")
+        await self.until(
+            lambda: b"\r\n\r\n" in self.unread or self.ended, f"{what} waits for a head"
+        )
         assert b"\r\n\r\n" in self.unread, f"{what} ended after {self.unread!r}"
         head, _, self.unread = self.unread.partition(b"\r\n\r\n")
         return head
@@ -105,9 +107,7 @@ class Wire(asyncio.Protocol):
             await self.gone.wait()
 
 
-async def until(
-    news: asyncio.Event, true: Callable[[], object], what: Callable[[], str]
-) -> None:
+async def until(news: asyncio.Event, true: Callable[[], object], what: Callable[[], str]) -> None:
     """Wait for something to become true, looking whenever there is news."""
     try:
         async with asyncio.timeout(PATIENCE):
