@@ -84,7 +84,7 @@ class Case:
 def as_bytes(text: str) -> bytes:
     """The bytes that text stands for."""
     text = str(text)
-    if "\r" in text or "\n" in text.rstrip("\n") and not text.endswith("\n"):
+    if "\r" in text or ("\n" in text.rstrip("\n") and not text.endswith("\n")):
         raise ValueError(f"bytes are escaped in cases, not in YAML's double quotes: {text!r}")
     if text.endswith("\n"):
         return b"\r\n".join(map(_line, text[:-1].split("\n"))) + b"\r\n\r\n"

@@ -11,7 +11,7 @@ from edge.core.credentials import Claims, Family, Key, sign
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport, Upstream
 from edge.core.settings import Settings
 from edge.ops.server import Edge, build_edge
-from edge.state.port import Heartbeat, ResumeRefused, RefusalReason, UsageBatch, WatchEvent
+from edge.state.port import Heartbeat, RefusalReason, ResumeRefused, UsageBatch, WatchEvent
 
 SITE = "preview.example"
 SANDBOX = "sb_conform1"
