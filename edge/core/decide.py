@@ -203,7 +203,7 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
     if problem is not None:
         return Refuse(EdgeError(problem), access)
     if not asked.admitted and not view.has_room(record.id):
-        return Refuse(EdgeError(errors.PREVIEW_OVERLOADED), access)
+        return Refuse(errors.overloaded("admission.in_flight_per_sandbox"), access)
     if record.state is State.RUNNING:
         return Forward(access, record, grant)
     return Wake(access, record)

@@ -114,7 +114,7 @@ class RequestScanner:
         """
         line, _, fields = block.partition(b"\r\n")
         if len(line) > self._max_line:
-            raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
+            raise errors.too_large("limits.request_line")
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
             raise bad_request("the request line is malformed, or not HTTP/1.0 or HTTP/1.1")

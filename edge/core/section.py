@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge.core import errors
-from edge.core.errors import EdgeError, bad_request
+from edge.core.errors import bad_request
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
@@ -114,7 +114,7 @@ class SectionScanner:
                 return section
         lines = block.split(b"\r\n") if block else []
         if len(lines) > self._max_fields:
-            raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
+            raise errors.too_large("limits.header_count")
         special = self._special(lines, recent[0].outward if recent else _NOTHING)
         for section in recent:
             if section.special == special and section.minor == minor and section.sharable:

@@ -92,7 +92,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
         if not self._served.admit(self, self._address):
             # Not counted, not swept: answered and closed at once.
-            self.write(self._refusal(EdgeError(errors.PREVIEW_OVERLOADED, close=True)))
+            error = errors.overloaded(self._flow.admission.full)
+            error.close = True
+            self.write(self._refusal(error))
             transport.close()
             return
         self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
