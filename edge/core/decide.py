@@ -136,12 +136,47 @@ class Refuse:
 Decision = Forward | Refuse | Need
 
 
+@dataclass(slots=True)
+class Passage:
+    """That a request was let through, kept with its header section for the requests that repeat it.
+
+    The same bytes name the same target and carry the same credential, whose signature was checked in
+    token ``era``; the same records say the same about it. So only what can have changed is looked at
+    again. ``tail`` is what ``outbound.py`` makes of the section for ``way``, empty until first needed.
+    """
+
+    era: int
+    way: Forward
+    tail: bytes = b""
+
+    def holds(self, head: Head, view: View, now: float) -> bool:
+        """Whether it speaks for this request, too. A query with credentials of its own decides anew."""
+        way = self.way
+        claims = way.access.claims
+        return (
+            self.era == view.tokens.era
+            and claims.exp > now
+            and way.grant.expires_at > now
+            and view.sandbox(claims.sub) is way.record
+            and view.grant(claims.grant) is way.grant
+            and not head.edge_tokens
+            and not head.proxy_marker
+        )
+
+
 def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
-    """What happens to this request. ``now`` is Unix time in seconds."""
+    """What happens to this request. ``now`` is Unix time in seconds.
+
+    Forward is no promise of room: who forwards has to take it (``Admission.enter``).
+    """
+    passage = head.section.passage
+    if passage is not None and passage.holds(head, view, now):
+        return passage.way
+
     target = view.target(head.host)
     if isinstance(target, EdgeError):
         return Refuse(target)
-    if head.via >= MAX_VIA:
+    if head.section.via >= MAX_VIA:
         return Refuse(EdgeError(errors.PREVIEW_LOOP))
 
     access = _authorise(head, asked, view, target, now)
@@ -180,7 +215,7 @@ def _authorise(
     """Which credential speaks for the request: proxy header, query token or cookie, in that order."""
     kind = Transport.WEBSOCKET if head.websocket else Transport.HTTP
     if head.proxy_mode:
-        tokens, family, names = tuple(head.proxy_tokens), Family.PROXY, PROXY
+        tokens, family, names = head.section.proxy_tokens, Family.PROXY, PROXY
     elif head.edge_tokens:
         # A query token decides alone: falling back to the cookie would hide that a link is dead.
         tokens, family, names = head.edge_tokens, Family.EDGE, DIRECT
@@ -202,7 +237,7 @@ def _authorise(
 def _by_cookie(
     head: Head, asked: Asked, view: View, target: Target, now: float
 ) -> Access | Refuse | Verify:
-    tokens = cookie_values(head, asked.cookie_name) if head.cookies else []
+    tokens = cookie_values(head, asked.cookie_name)
     kind = Transport.HTTP
     if head.websocket and not (
         view.websocket_cookie and tokens and head.values(b"origin") == [asked.origin]
@@ -251,7 +286,7 @@ def _by_token(
 def cookie_values(head: Head, name: bytes) -> list[bytes]:
     """The values of every cookie of that name, in order (RFC 6265 section 5.4 allows several)."""
     values = []
-    for _, header in head.cookies:
+    for _, header in head.section.cookies:
         if name in header:
             for pair in header.split(b";"):
                 key, _, value = pair.strip(b" \t").partition(b"=")
@@ -293,7 +328,7 @@ def _policy_problem(
     if record.previews_disabled:
         return errors.PREVIEW_SANDBOX_DISABLED
     if record.traffic_token_sha256 is not None:
-        return _traffic_problem(head.traffic_tokens, record.traffic_token_sha256)
+        return _traffic_problem(head.section.traffic_tokens, record.traffic_token_sha256)
     return None
 
 
@@ -315,7 +350,7 @@ def grant_problem(access: Access, grant: GrantRecord, now: float) -> Problem | N
     return None
 
 
-def _traffic_problem(tokens: list[bytes], expected_sha256: str) -> Problem | None:
+def _traffic_problem(tokens: tuple[bytes, ...], expected_sha256: str) -> Problem | None:
     if not tokens:
         return errors.TRAFFIC_ACCESS_TOKEN_MISSING
     digest = hashlib.sha256(tokens[0]).hexdigest().encode()

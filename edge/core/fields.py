@@ -107,6 +107,8 @@ class FieldReader:
         self._names = names
         self._prefixes = prefixes
         self._known: dict[bytes, Field] = {}
+        self.plain: set[bytes] = set()
+        """Lines known to be well-formed and only to be kept: most of any head, for one look each."""
 
     @classmethod
     def for_requests(cls) -> FieldReader:
@@ -133,7 +135,10 @@ class FieldReader:
         if len(line) <= _LINE_MAX and kind not in _UNREMEMBERED and name not in _SECRET_NAMES:
             if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
+                self.plain.clear()
             self._known[line] = field
+            if not kind:
+                self.plain.add(line)
         return field
 
     def _classify(self, name: bytes) -> Kind:

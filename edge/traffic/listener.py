@@ -21,6 +21,7 @@ from edge.core import errors
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.outbound import Peer, client_scheme
+from edge.core.section import Section
 from edge.traffic import pages
 from edge.traffic.exchange import Exchange, Phase
 
@@ -44,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         "_parsing",
         "_reading",
         "_requests",
+        "_section",
         "_served",
         "_upstream_full",
         "exchange",
@@ -65,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._upstream_full = False
         self._requests = 0
+        self._section: Section | None = None  # of the last request; the next one often repeats it
         self.write_paused = False
         self.exchange: Exchange | None = None
 
@@ -174,7 +177,9 @@ class ClientConnection(asyncio.Protocol):
         if end > limits.header_bytes:
             raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
         self._buffer = buffer[end + 4 :]
-        return self._flow.scanner.scan(buffer[:end])
+        head = self._flow.scanner.scan(buffer[:end], self._section)
+        self._section = head.section
+        return head
 
     def _refuse(self, error: EdgeError) -> None:
         """Answer bytes that never became a request, and close."""
@@ -216,6 +221,9 @@ class ClientConnection(asyncio.Protocol):
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
         data, self._buffer = self._buffer, b""
+        if not self._reading:
+            # A client that waited may have sent more than is held, and been told to stop.
+            self._adjust_reading()
         return data
 
     def give_back(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ def test_requests_are_ones_the_edge_understands() -> None:
         job = scenario.job
         block, _, body = (job.opening or job.request).encode("latin-1").partition(b"\r\n\r\n")
         head = scanner.scan(block)
-        assert len(body) == (head.length or 0)
+        assert len(body) == (head.section.length or 0)
         if job.opening:
             assert head.websocket
             assert head.edge_tokens
