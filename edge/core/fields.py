@@ -88,7 +88,6 @@ _UNREMEMBERED = frozenset(
         Kind.PROXY_TOKEN,
         Kind.TRAFFIC_TOKEN,
         Kind.REQUEST_ID,
-        Kind.CONTENT_LENGTH,
     }
 )
 _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-websocket-key"})

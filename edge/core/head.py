@@ -10,6 +10,7 @@ A Head is what the request line says plus a `Section`, the header fields, which 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -100,10 +101,10 @@ class RequestScanner:
         self._max_line = max_line
         self._sections = SectionScanner(max_fields=max_fields)
 
-    def scan(self, block: bytes, before: Section | None = None) -> Head:
+    def scan(self, block: bytes, recent: Sequence[Section] = ()) -> Head:
         """Understand a head. ``block`` ends before the empty line. Raises `EdgeError`.
 
-        ``before`` is the section of an earlier request of the same connection: if the bytes are the
+        ``recent`` are sections of earlier requests of the same connection: where the bytes are the
         same, so is what they mean.
         """
         line, _, fields = block.partition(b"\r\n")
@@ -123,8 +124,9 @@ class RequestScanner:
         if b"#" in target:
             raise bad_request("the request target has a fragment")
         minor = 1 if version == b"1" else 0
-        if before is not None and before.block == fields and before.minor == minor:
-            section = before
+        for section in recent:
+            if section.block == fields and section.minor == minor:
+                break
         else:
             section = self._sections.scan(fields, minor)
         if authority and authority.lower() != section.host.lower():

@@ -355,26 +355,26 @@ class Flow:
         )  # fmt: skip
 
     def _report(self, exchange: Exchange, access: Access | None) -> ExchangeReport:
-        head = exchange.head
+        head, claims = exchange.head, access.claims if access is not None else None
         return ExchangeReport(
-            started=exchange.started_at,
-            duration=self.clock() - exchange.started,
-            waited=exchange.waited,
-            request_id=exchange.request_id.decode(),
-            peer=exchange.client.address,
-            method=head.method.decode(),
-            host=head.host.decode("latin-1"),
-            path=head.path.decode("latin-1"),
-            status=exchange.status,
-            problem=exchange.problem,
-            end=exchange.end,
-            role=exchange.role,
-            tunnel=exchange.tunnel is not None,
-            sandbox_id=access.target.sandbox_id if access else "",
-            port=access.target.port if access else 0,
-            grant_id=access.claims.grant if access else "",
-            bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
+            exchange.started_at,
+            self.clock() - exchange.started,
+            exchange.waited,
+            exchange.request_id.decode(),
+            exchange.client.address,
+            head.method.decode(),
+            head.section.host.decode("latin-1"),
+            head.path.decode("latin-1"),
+            exchange.status,
+            exchange.problem,
+            exchange.end,
+            exchange.role,
+            exchange.tunnel is not None,
+            claims.sub if claims is not None else "",
+            claims.port if claims is not None else 0,
+            claims.grant if claims is not None else "",
+            exchange.noted_in if access is not None else exchange.bytes_in,
+            exchange.noted_out if access is not None else exchange.bytes_out,
         )
 
     @staticmethod

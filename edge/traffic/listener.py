@@ -32,6 +32,10 @@ SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
 
 
+_SECTIONS = 4
+"""Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
+
+
 class ClientConnection(asyncio.Protocol):
     """One client connection. Holds what was read and not yet used, and at most one exchange."""
 
@@ -45,7 +49,8 @@ class ClientConnection(asyncio.Protocol):
         "_parsing",
         "_reading",
         "_requests",
-        "_section",
+        "_rested",
+        "_sections",
         "_served",
         "_upstream_full",
         "exchange",
@@ -67,7 +72,8 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._upstream_full = False
         self._requests = 0
-        self._section: Section | None = None  # of the last request; the next one often repeats it
+        self._rested = False  # whether the last sweep found it idle, too
+        self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
         self.write_paused = False
         self.exchange: Exchange | None = None
 
@@ -177,8 +183,11 @@ class ClientConnection(asyncio.Protocol):
         if end > limits.header_bytes:
             raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
         self._buffer = buffer[end + 4 :]
-        head = self._flow.scanner.scan(buffer[:end], self._section)
-        self._section = head.section
+        head = self._flow.scanner.scan(buffer[:end], self._sections)
+        section, recent = head.section, self._sections
+        if not recent or recent[0] is not section:
+            others = [known for known in recent if known is not section]
+            self._sections = (section, *others[: _SECTIONS - 1])
         return head
 
     def _refuse(self, error: EdgeError) -> None:
@@ -259,7 +268,7 @@ class ClientConnection(asyncio.Protocol):
         (RFC 9112 section 9.6).
         """
         self.exchange = None
-        self._upstream_full = False
+        self._rested = self._upstream_full = False
         if not keep_alive or (self._eof and not self._buffer):
             if linger or self._buffer:
                 self._linger()
@@ -300,6 +309,10 @@ class ClientConnection(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """Called by the sweep."""
+        if self.exchange is None:
+            if self._rested:
+                self._sections = ()  # they hold credentials, and 4 kB each
+            self._rested = True
         if self._deadline and now >= self._deadline:
             self._deadline = 0.0
             self._on_deadline()

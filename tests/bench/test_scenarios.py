@@ -20,7 +20,7 @@ def test_requests_are_ones_the_edge_understands() -> None:
             assert head.edge_tokens
         else:
             assert block.count(b"\r\n") >= 15
-            assert b"__Host-ns_preview=" in head.cookies[0][1]
+            assert b"__Host-ns_preview=" in head.section.cookies[0][1]
 
 
 def test_quick_runs_are_short() -> None:

@@ -353,7 +353,7 @@ def test_fields_that_connection_names_go_but_never_what_the_edge_relies_on() -> 
     assert [line for line in head.section.lines if line] == [b"Host: " + HOST, b"X-Stays: 1"]
     assert (head.section.cookies, head.section.referers, head.section.expect) == ((), (), False)
     assert [entry.value for entry in head.section.forwarded] == [b"10.0.0.1"]
-    assert head.section.proxy_tokens == [b"p"]
+    assert head.section.proxy_tokens == (b"p",)
     assert head.request_id == b"id-1"
 
 
