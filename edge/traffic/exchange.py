@@ -309,7 +309,12 @@ class Exchange:
         early = self.client.take()
         upstream.detach()
         self.client.detach()
-        self.tunnel.open(from_client=early, from_upstream=answer.surplus)
+        self.tunnel.open(
+            from_client=early,
+            from_upstream=answer.surplus,
+            client_full=self.client.write_paused,
+            upstream_full=upstream.write_paused,
+        )
 
     def _tunnel_over(self, end: End) -> None:
         self._over(end)
