@@ -362,7 +362,10 @@ class Exchange:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""
         if self.phase is Phase.TUNNEL:
             assert self.tunnel is not None
-            self.tunnel.close(end)
+            if end is End.DRAINED:
+                self.tunnel.leave()
+            else:
+                self.tunnel.close(end)
         elif self.phase is Phase.RELAYING:
             problem = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
             self._upstream_failed(problem, end)
