@@ -113,6 +113,8 @@ class Stage:
         self.plane = ControlPlane()
         self.mint = Mint()
         self.edge: Edge
+        self.ahead = 0.0
+        """Seconds by which the edge's wall clock is ahead of ours; a test makes time pass with it."""
         self._tmp_path = tmp_path
         self._jwks = jwks
         self._changes = settings
@@ -144,7 +146,7 @@ class Stage:
 
     async def start_edge(self) -> Edge:
         """An edge that has caught up with the control plane."""
-        edge = self.edge = build_edge(self.settings())
+        edge = self.edge = build_edge(self.settings(), wall=lambda: time.time() + self.ahead)
         edge.catalog.listen(
             self._hear
         )  # the last listener: by now traffic has drawn its conclusions
