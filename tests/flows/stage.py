@@ -114,7 +114,9 @@ class Stage:
         self.mint = Mint()
         self.edge: Edge
         self.ahead = 0.0
-        """Seconds by which the edge's wall clock is ahead of ours; a test makes time pass with it."""
+        """Seconds by which the edge's wall clock is ahead of ours: a test makes tokens grow old with it."""
+        self.passed = 0.0
+        """The same for its monotonic clock: a test makes silence long with it."""
         self._tmp_path = tmp_path
         self._jwks = jwks
         self._changes = settings
@@ -146,7 +148,11 @@ class Stage:
 
     async def start_edge(self) -> Edge:
         """An edge that has caught up with the control plane."""
-        edge = self.edge = build_edge(self.settings(), wall=lambda: time.time() + self.ahead)
+        edge = self.edge = build_edge(
+            self.settings(),
+            wall=lambda: time.time() + self.ahead,
+            clock=lambda: time.monotonic() + self.passed,
+        )
         edge.catalog.listen(
             self._hear
         )  # the last listener: by now traffic has drawn its conclusions
