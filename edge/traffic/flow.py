@@ -420,7 +420,8 @@ class Flow:
         waiting = self._upstreams.retire(record.id, keep=record.incarnation if going_on else None)
         for exchange in list(self._active.get(record.id, ())):
             way = exchange.way
-            if exchange.phase is Phase.DIALING or way is None:
+            # Nothing of the others rests on the old incarnation: one that waits will be decided again.
+            if exchange.phase not in (Phase.RELAYING, Phase.TUNNEL) or way is None:
                 continue
             if not going_on or way.record.incarnation != record.incarnation:
                 exchange.cut(End.SANDBOX_LEFT_RUNNING)
