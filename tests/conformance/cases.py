@@ -43,7 +43,7 @@ _DEFAULTS = {
     "answer": "HTTP/1.1 200 OK\nContent-Length: 2\n",
     "answer body": "ok",
 }
-_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[rnt0\\])|\{([a-z-]+)(?:\*([0-9]+))?\}")
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[rnt0\\])|\{([A-Za-z0-9-]+)(?:\*([0-9]+))?\}")
 _PLAIN = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\"}
 
 
@@ -79,6 +79,12 @@ class Case:
     """The upstream's connection has served a request before."""
     no_tail: str
     """Why nothing can follow the bytes on trial; empty = something can."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether both connections are as before afterwards, so that it can be played again on them."""
+        left_alone = self.refused is None and self.broken is None and not self.closes
+        return left_alone and not self.tunnel and not self.reused
 
 
 def as_bytes(text: str) -> bytes:
