@@ -136,7 +136,7 @@ def _case(theme: str, entry: dict[str, Any]) -> Case:
     broken = left.pop("broken", None)
     answered = "answer" in left or any("app sends" in step for step in left.get("steps", ()))
     side = left.pop("side", "app" if answered else "client")
-    name, see, closes = left.pop("name"), left.pop("see"), left.pop("closes", None)
+    name, see, closes = str(left.pop("name")), str(left.pop("see")), left.pop("closes", None)
     partial, tunnel = left.pop("partial", False), left.pop("tunnel", False)
     reused, no_tail = left.pop("reused", False), left.pop("no tail", "")
     steps = _steps(left, refused, side, expects_answer=broken is None)
@@ -145,7 +145,7 @@ def _case(theme: str, entry: dict[str, Any]) -> Case:
     return Case(
         theme=theme,
         name=name,
-        see=str(see),
+        see=see,
         side=side,
         steps=steps,
         refused=refused,
