@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, cast
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
 
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing drops what is unsent and resets the connection."""
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _SECTIONS = 4
 """Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
@@ -297,6 +301,10 @@ class ClientConnection(asyncio.Protocol):
         if delimited:
             self.transport.close()
         else:
+            # A transport's abort alone ends with FIN, and a body without a length would look complete.
+            with contextlib.suppress(OSError):
+                sock = self.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.transport.abort()
 
     def abort(self) -> None:
