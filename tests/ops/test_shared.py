@@ -70,7 +70,9 @@ def test_a_bad_option_is_told_by_its_name(tmp_path: Path, options: Options, said
 
 def test_a_bad_variable_is_told_by_its_name(tmp_path: Path) -> None:
     """The environment's settings count in dev too, and so do its mistakes."""
-    with pytest.raises(ConfigurationError, match="^environment variable PREVIEW_EDGE_LOG__LEVEL: "):
+    with pytest.raises(
+        ConfigurationError, match=r"^environment variable PREVIEW_EDGE_LOG__LEVEL: "
+    ):
         Shared(OPTIONS).write_for_edge(tmp_path, 3000, {"PREVIEW_EDGE_LOG__LEVEL": "loud"})
 
 
