@@ -35,7 +35,7 @@ from edge.core.decide import (
     decide,
     grant_problem,
 )
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, Problem
 from edge.core.fields import FieldReader
 from edge.core.head import Head, RequestScanner
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
@@ -478,6 +478,12 @@ class Flow:
         wake = self._wakes.current(sandbox_id)
         if wake is not None:
             wake.listening(self.clock())
+
+    def unreachable(self, sandbox_id: str, problem: Problem) -> None:
+        """An exchange waited in vain for a port of this sandbox to accept."""
+        wake = self._wakes.current(sandbox_id)
+        if wake is not None and wake.over.is_set():
+            wake.failed(problem)
 
     async def still_true(self, record: SandboxRecord) -> bool:
         """Ask the control plane anew: does the sandbox still run where it was dialed?"""
