@@ -104,15 +104,23 @@ class Stage:
 
     ``settings`` are groups of the edge's settings, laid over what a test wants anyway (free ports, no
     access log, an end without waiting): ``Stage(tmp_path, wake={"window": 1.0})``. ``jwks`` says
-    where the edge gets the keys from, ``file`` or ``url``.
+    where the edge gets the keys from, ``file`` or ``url``; ``clock`` is the edge's monotonic one.
     """
 
-    def __init__(self, tmp_path: Path, *, jwks: str = "file", **settings: Any) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        jwks: str = "file",
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> None:
         self.plane = ControlPlane()
         self.mint = Mint()
         self.edge: Edge
         self._tmp_path = tmp_path
         self._jwks = jwks
+        self._clock = clock
         self._changes = settings
         self._numbers = itertools.count(1)
         self._cleanup = AsyncExitStack()
@@ -142,7 +150,7 @@ class Stage:
 
     async def start_edge(self) -> Edge:
         """An edge that has caught up with the control plane."""
-        edge = self.edge = build_edge(self.settings())
+        edge = self.edge = build_edge(self.settings(), clock=self._clock)
         edge.catalog.listen(
             self._hear
         )  # the last listener: by now traffic has drawn its conclusions
