@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge.core import errors
 from edge.core.credentials import (
@@ -31,6 +31,9 @@ from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State, Transport
 from edge.core.target import Target
+
+if TYPE_CHECKING:
+    from edge.core.outbound import Outward
 
 MAX_VIA = 5
 """A request that passed through edges this often is a loop (contract: what is forwarded)."""
@@ -142,12 +145,12 @@ class Passage:
 
     The same bytes name the same target and carry the same credential, whose signature was checked in
     token ``era``; the same records say the same about it. So only what can have changed is looked at
-    again. ``tail`` is what ``outbound.py`` makes of the section for ``way``, empty until first needed.
+    again. ``outward`` is what ``outbound.py`` made of the section for ``way``.
     """
 
     era: int
     way: Forward
-    tail: bytes = b""
+    outward: Outward
 
     def holds(self, head: Head, view: View, now: float) -> bool:
         """Whether it speaks for this request, too. A query with credentials of its own decides anew."""
@@ -200,7 +203,7 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
     if problem is not None:
         return Refuse(EdgeError(problem), access)
     if not asked.admitted and not view.has_room(record.id):
-        return Refuse(EdgeError(errors.PREVIEW_OVERLOADED), access)
+        return Refuse(errors.overloaded("admission.in_flight_per_sandbox"), access)
     if record.state is State.RUNNING:
         return Forward(access, record, grant)
     return Wake(access, record)

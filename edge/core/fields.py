@@ -130,6 +130,8 @@ class FieldReader:
             return None
         name = match[1].lower()
         kind = self._classify(name)
+        if kind is Kind.REFERER and b"?" not in line:
+            kind = Kind.KEEP  # only a query can hold what must not be forwarded
         field = Field(kind, name, match[2].rstrip(b" \t"), line)
         if len(line) <= _LINE_MAX and kind not in _UNREMEMBERED and name not in _SECRET_NAMES:
             if len(self._known) >= _CACHE_MAX:

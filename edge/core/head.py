@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from edge.core import errors
 from edge.core.errors import EdgeError, bad_request
 from edge.core.fields import Field
-from edge.core.section import Section, SectionScanner
+from edge.core.section import Section, SectionScanner, values
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[^#]*|\?[^#]*|)", re.IGNORECASE)
@@ -33,13 +33,14 @@ class Head:
     """A request head, understood.
 
     ``target`` is what goes upstream: origin-form (or ``*``), without the edge's own query pairs.
-    ``path`` is the path alone, for logs. ``edge_tokens`` and ``proxy_marker`` were taken from the query.
+    ``path`` is the path alone, for logs. ``lines`` are all field lines, as sent. ``edge_tokens`` and ``proxy_marker`` were taken from the query.
     """
 
     method: bytes
     target: bytes
     path: bytes
     section: Section
+    lines: list[bytes]
     edge_tokens: tuple[bytes, ...] = ()
     proxy_marker: bool = False
 
@@ -86,12 +87,17 @@ class Head:
 
     def value(self, name: bytes) -> bytes | None:
         """The first kept field of that (lower-case) name; a linear search, for rare questions."""
-        values = self.section.values(name)
-        return values[0] if values else None
+        found = values(self.lines, name)
+        return found[0] if found else None
 
     def values(self, name: bytes) -> list[bytes]:
         """Every kept field of that (lower-case) name, in order."""
-        return self.section.values(name)
+        return values(self.lines, name)
+
+    @property
+    def kept(self) -> list[bytes]:
+        """The lines that are not dropped, as sent and in order."""
+        return list(filter(None, map(self.section.outward.get, self.lines, self.lines)))
 
 
 class RequestScanner:
@@ -104,12 +110,11 @@ class RequestScanner:
     def scan(self, block: bytes, recent: Sequence[Section] = ()) -> Head:
         """Understand a head. ``block`` ends before the empty line. Raises `EdgeError`.
 
-        ``recent`` are sections of earlier requests of the same connection: where the bytes are the
-        same, so is what they mean.
+        ``recent`` are sections of earlier requests of the same connection, see `SectionScanner.scan`.
         """
         line, _, fields = block.partition(b"\r\n")
         if len(line) > self._max_line:
-            raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
+            raise errors.too_large("limits.request_line")
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
             raise bad_request("the request line is malformed, or not HTTP/1.0 or HTTP/1.1")
@@ -124,11 +129,7 @@ class RequestScanner:
         if b"#" in target:
             raise bad_request("the request target has a fragment")
         minor = 1 if version == b"1" else 0
-        for section in recent:
-            if section.block == fields and section.minor == minor:
-                break
-        else:
-            section = self._sections.scan(fields, minor)
+        section = self._sections.scan(fields, minor, recent)
         if authority and authority.lower() != section.host.lower():
             raise bad_request("the request target and the Host field name different hosts")
         if section.chunked and method in _BODILESS_METHODS:
@@ -136,7 +137,7 @@ class RequestScanner:
         if section.websocket and method != b"GET":
             raise bad_request("a WebSocket upgrade is a GET without a body")
         path, question, query = target.partition(b"?")
-        head = Head(method, target, path, section)
+        head = Head(method, target, path, section, section.lines)
         if question and (b"edge_token" in query or b"__ns_preview" in query):
             _take_credentials(head, path, query)
         return head

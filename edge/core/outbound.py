@@ -39,46 +39,60 @@ def request_head(
     head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
 ) -> bytes:
     """The head that goes to the upstream, with its empty line."""
-    tail = request_tail(head.section, way, peer, cookie_name)
-    return head_with_tail(head, tail, request_id)
+    return head_of(head, outward(head.section, way, peer, cookie_name), request_id)
 
 
-def head_with_tail(head: Head, tail: bytes, request_id: bytes) -> bytes:
-    """A head from its request line, a `request_tail`, and what differs with every request."""
+@dataclass(slots=True)
+class Outward:
+    """What a `Section` becomes on its way to the upstream.
+
+    ``instead`` says what goes out in the place of a line (nothing = it is dropped); lines it does not
+    name go out as they are. ``added`` is what the edge says, up to the value of X-Request-Id. ``lines``
+    are those of the latest request, ``made`` the whole section that came of them.
+    """
+
+    instead: dict[bytes, bytes]
+    added: bytes
+    lines: list[bytes] | None = None
+    made: bytes = b""
+
+
+def outward(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> Outward:
+    """Depends on nothing but the arguments, so that requests which share them share it (`Passage`)."""
+    instead = section.outward.copy()
+    if way.record.mask_request_host is not None:
+        _mask_host(instead, section, way.record.mask_request_host, way.access.target.port)
+    for line, value in section.cookies:
+        instead[line] = _strip_cookie(line, value, cookie_name)
+    for line, value in section.referers:
+        if b"edge_token=" in value or b"__ns_preview_transport=" in value:
+            instead[line] = b"Referer: " + strip_query_credentials(value)
+    added = []
+    if section.length is not None:
+        added.append(b"Content-Length: %d" % section.length)
+    elif section.chunked:
+        added.append(b"Transfer-Encoding: chunked")
+    if section.websocket:
+        added.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+    if way.access.family is Family.PROXY:
+        added += [entry.line for entry in section.forwarded]
+    else:
+        added.append(_forwarded(section, peer))
+    return Outward(instead, b"\r\n".join([*added, b"X-Request-Id: "]))
+
+
+def head_of(head: Head, way: Outward, request_id: bytes) -> bytes:
+    """A head for the upstream, with its empty line."""
+    lines = head.lines
+    if way.lines is not lines:
+        kept = filter(None, map(way.instead.get, lines, lines))
+        way.lines, way.made = lines, b"\r\n".join([*kept, way.added])
     return b"%b %b HTTP/1.1\r\n%b%b\r\nVia: 1.1 preview-edge\r\n\r\n" % (
-        head.method, head.target, tail, request_id,
+        head.method, head.target, way.made, request_id,
     )  # fmt: skip
 
 
-def request_tail(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> bytes:
-    """The header section for the upstream, up to the value of X-Request-Id.
-
-    It depends on nothing but the arguments, so requests that share them share it (`Passage.tail`).
-    """
-    # A copy, because the request may be decided and sent again, perhaps under another record.
-    lines = section.lines.copy()
-    if way.record.mask_request_host is not None:
-        _mask_host(lines, section.host_at, way.record.mask_request_host, way.access.target.port)
-    if section.cookies:
-        _strip_cookies(lines, section.cookies, cookie_name)
-    for index, value in section.referers:
-        if b"edge_token=" in value or b"__ns_preview_transport=" in value:
-            lines[index] = b"Referer: " + strip_query_credentials(value)
-    if section.length is not None:
-        lines.append(b"Content-Length: %d" % section.length)
-    elif section.chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    if section.websocket:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
-    if way.access.family is Family.PROXY:
-        lines += [entry.line for entry in section.forwarded]
-    else:
-        lines.append(_forwarded(section, peer))
-    lines.append(b"X-Request-Id: ")
-    return b"\r\n".join(filter(None, lines))
-
-
-def _mask_host(lines: list[bytes], host_at: int, mask: str, port: int) -> None:
+def _mask_host(instead: dict[bytes, bytes], section: Section, mask: str, port: int) -> None:
     """Put the record's Host in the place of the public one.
 
     The mask is a sandbox owner's text: one with a CR LF in it would write further fields, or a whole
@@ -87,18 +101,19 @@ def _mask_host(lines: list[bytes], host_at: int, mask: str, port: int) -> None:
     """
     masked = mask.replace("${PORT}", str(port))
     if _HOST_VALUE.fullmatch(masked):
-        lines[host_at] = b"Host: " + masked.encode("ascii")
+        instead[section.host_line] = b"Host: " + masked.encode("ascii")
 
 
-def _strip_cookies(lines: list[bytes], cookies: tuple[tuple[int, bytes], ...], name: bytes) -> None:
+def _strip_cookie(line: bytes, value: bytes, name: bytes) -> bytes:
     """Take the continuation cookie out; other cookies stay byte for byte, an emptied line goes."""
-    for index, value in cookies:
-        if name in value:
-            pairs = value.split(b";")
-            kept = [p for p in pairs if p.strip(b" \t").partition(b"=")[0] != name]
-            if len(kept) < len(pairs):
-                rest = b";".join(kept).lstrip(b" \t")
-                lines[index] = b"Cookie: " + rest if rest else b""
+    if name not in value:
+        return line
+    pairs = value.split(b";")
+    kept = [pair for pair in pairs if pair.strip(b" \t").partition(b"=")[0] != name]
+    if len(kept) == len(pairs):
+        return line
+    rest = b";".join(kept).lstrip(b" \t")
+    return b"Cookie: " + rest if rest else b""
 
 
 def _forwarded(section: Section, peer: Peer) -> bytes:

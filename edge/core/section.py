@@ -1,20 +1,22 @@
 """The header section of a request: every field line read, filed and judged as a whole.
 
-Of a connection's requests most carry the very same section, byte for byte (RFC 7541 was made for that).
-So a `Section` is scanned once and, while its bytes repeat, shared by the requests of its connection; what
-was concluded from those bytes (`Section.passage`) is remembered with it. Nothing of it outlives the
-connection, for it may hold credentials.
+Most field lines mean nothing to the edge and go through as they are; a handful does (`special`): Host,
+Connection, Cookie, what frames and what authorises. On a connection those few hardly ever change, while
+the others do (Accept, Sec-Fetch-Dest, If-None-Match). So a `Section`, which is what the special lines
+mean together, is shared by the requests of a connection for as long as these repeat, byte for byte, and
+what was concluded from them (`Section.passage`) with it. Nothing of it outlives the connection, for it
+may hold credentials.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge.core import errors
-from edge.core.errors import EdgeError, bad_request
+from edge.core.errors import bad_request
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
@@ -29,22 +31,26 @@ if TYPE_CHECKING:
     from edge.core.decide import Passage
 
 _UPGRADABLE = b"websocket"
+_NOTHING: Mapping[bytes, bytes] = {}
 
 
 @dataclass(slots=True)
 class Section:
-    """A header section, understood. ``block`` are its bytes, ``minor`` the HTTP/1 version it came under.
+    """What the fields of a request mean to the edge, and the lines of the latest request they came with.
 
-    ``lines`` are the field lines to keep, as sent and in order; the cookie and referer lines among them
-    are at the indices ``cookies`` and ``referers`` because they may hold a credential. ``length`` is None
-    without Content-Length. ``passage`` is how the request before it was authorised, None at first.
+    ``special`` are the lines with a meaning, as sent and in order; ``outward`` says what goes upstream in
+    the place of each: itself, or nothing. ``cookies`` and ``referers`` are (line, value), because they may
+    hold a credential. ``length`` is None without Content-Length. ``block`` and ``lines`` are all lines of
+    the latest request, those that Connection names blanked. ``passage`` is how the last one was authorised.
     """
 
-    block: bytes
+    special: list[bytes]
     minor: int
-    lines: list[bytes]
+    block: bytes = b""
+    lines: list[bytes] = field(default_factory=list)
+    outward: dict[bytes, bytes] = field(default_factory=dict)
     host: bytes = b""
-    host_at: int = -1
+    host_line: bytes = b""
     length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
@@ -52,17 +58,13 @@ class Section:
     expect: bool = False
     proxy_tokens: tuple[bytes, ...] = ()
     traffic_tokens: tuple[bytes, ...] = ()
-    cookies: tuple[tuple[int, bytes], ...] = ()
-    referers: tuple[tuple[int, bytes], ...] = ()
+    cookies: tuple[tuple[bytes, bytes], ...] = ()
+    referers: tuple[tuple[bytes, bytes], ...] = ()
     forwarded: tuple[Field, ...] = ()
     via: int = 0
     request_ids: tuple[bytes, ...] = ()
+    sharable: bool = True
     passage: Passage | None = None
-
-    def values(self, name: bytes) -> list[bytes]:
-        """Every kept field of that (lower-case) name, in order; a linear search, for rare questions."""
-        parts = (line.partition(b":") for line in self.lines)
-        return [value.strip(b" \t") for key, _, value in parts if key.lower() == name]
 
 
 @dataclass(slots=True)
@@ -99,29 +101,49 @@ class SectionScanner:
             Kind.PROXY_TOKEN: _file_proxy_token,
             Kind.TRAFFIC_TOKEN: _file_traffic_token,
             Kind.FORBIDDEN: _refuse_twin,
+            Kind.DROP: _drop,
         }
 
-    def scan(self, block: bytes, minor: int) -> Section:
-        """Understand a section. ``block`` has no CRLF at its end. Raises `EdgeError`."""
+    def scan(self, block: bytes, minor: int, recent: Sequence[Section] = ()) -> Section:
+        """Understand a section. ``block`` has no CRLF at its end. Raises `EdgeError`.
+
+        ``recent`` are sections of the same connection; one of them is the answer where it can be.
+        """
+        for section in recent:
+            if section.block == block and section.minor == minor:
+                return section
         lines = block.split(b"\r\n") if block else []
         if len(lines) > self._max_fields:
-            raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
-        kept: list[bytes] = []
-        section = Section(block, minor, kept)
-        facts = _Facts(section)
-        plain, filing = self._fields.plain, self._filing
+            raise errors.too_large("limits.header_count")
+        special = self._special(lines, recent[0].outward if recent else _NOTHING)
+        for section in recent:
+            if section.special == special and section.minor == minor and section.sharable:
+                section.block, section.lines = block, lines
+                return section
+        return self._understand(Section(special, minor, block, lines))
+
+    def _special(self, lines: Sequence[bytes], known: Mapping[bytes, bytes]) -> list[bytes]:
+        """The lines that mean something to the edge; every other one is looked at, too."""
+        special = []
+        plain, read = self._fields.plain, self._fields.read
         for line in lines:
             if line in plain:
-                kept.append(line)
                 continue
+            if line not in known:
+                entry = read(line)
+                if entry is None:
+                    raise bad_request("a header field line is malformed")
+                if not entry.kind:
+                    continue
+            special.append(line)
+        return special
+
+    def _understand(self, section: Section) -> Section:
+        facts = _Facts(section)
+        for line in section.special:
             entry = self._fields.read(line)
-            if entry is None:
-                raise bad_request("a header field line is malformed")
-            kind = entry.kind
-            if not kind:
-                kept.append(line)
-            elif kind is not Kind.DROP:
-                filing[kind](facts, entry)
+            assert entry is not None  # `_special` has read it
+            self._filing[entry.kind](facts, entry)
         if facts.hosts != 1 or not section.host:  # RFC 9112 section 3.2
             raise bad_request("exactly one Host field is needed")
         _judge_framing(section, facts)
@@ -134,68 +156,82 @@ class SectionScanner:
             raise bad_request("the Connection field is malformed")
         before = facts.connection
         facts.connection = read if before is NO_CONNECTION else before.joined(read)
+        _drop(facts, entry)
 
 
-# --- Filing: one function a kind of field. Kept ones also go to ``section.lines``. ----------------------
+# --- Filing: one function a kind of field. What is kept goes outward as it is. --------------------------
+
+
+def _drop(facts: _Facts, entry: Field) -> None:
+    facts.section.outward[entry.line] = b""
+
+
+def _keep(facts: _Facts, entry: Field) -> None:
+    facts.section.outward[entry.line] = entry.line
 
 
 def _file_host(facts: _Facts, entry: Field) -> None:
-    section = facts.section
     facts.hosts += 1
-    section.host, section.host_at = entry.value, len(section.lines)
-    section.lines.append(entry.line)
+    facts.section.host, facts.section.host_line = entry.value, entry.line
+    _keep(facts, entry)
 
 
 def _file_cookie(facts: _Facts, entry: Field) -> None:
-    section = facts.section
-    section.cookies += ((len(section.lines), entry.value),)
-    section.lines.append(entry.line)
+    facts.section.cookies += ((entry.line, entry.value),)
+    _keep(facts, entry)
 
 
 def _file_referer(facts: _Facts, entry: Field) -> None:
-    section = facts.section
-    section.referers += ((len(section.lines), entry.value),)
-    section.lines.append(entry.line)
+    facts.section.referers += ((entry.line, entry.value),)
+    _keep(facts, entry)
 
 
 def _file_length(facts: _Facts, entry: Field) -> None:
     facts.lengths += (entry.value,)
+    _drop(facts, entry)
 
 
 def _file_coding(facts: _Facts, entry: Field) -> None:
     facts.codings += (entry.value,)
+    _drop(facts, entry)
 
 
 def _file_upgrade(facts: _Facts, entry: Field) -> None:
     facts.upgrades += (entry.value,)
+    _drop(facts, entry)
 
 
 def _file_forwarded(facts: _Facts, entry: Field) -> None:
     facts.section.forwarded += (entry,)
+    _drop(facts, entry)
 
 
 def _file_via(facts: _Facts, entry: Field) -> None:
     facts.section.via += entry.value.count(b"preview-edge")
-    facts.section.lines.append(entry.line)
+    _keep(facts, entry)
 
 
 def _file_request_id(facts: _Facts, entry: Field) -> None:
     facts.section.request_ids += (entry.value,)
+    _drop(facts, entry)
 
 
 def _file_expect(facts: _Facts, entry: Field) -> None:
-    section = facts.section
-    if section.minor == 1:  # RFC 9110 section 10.1.1: not understood by 1.0
-        section.expect = True
-        section.lines.append(entry.line)
+    if facts.section.minor == 1:
+        facts.section.expect = True
+        _keep(facts, entry)
+    else:  # RFC 9110 section 10.1.1: not understood by 1.0
+        _drop(facts, entry)
 
 
 def _file_proxy_token(facts: _Facts, entry: Field) -> None:
     facts.section.proxy_tokens += (entry.value,)
+    _drop(facts, entry)
 
 
 def _file_traffic_token(facts: _Facts, entry: Field) -> None:
     facts.section.traffic_tokens += (entry.value,)
+    _drop(facts, entry)
 
 
 def _refuse_twin(_: _Facts, entry: Field) -> None:
@@ -237,26 +273,36 @@ def _judge_connection(section: Section, facts: _Facts) -> None:
 
 def _drop_named(section: Section, names: frozenset[bytes]) -> None:
     """Fields that Connection names are for this hop only. Host is never: it is part of the framing."""
-    lines = section.lines
-    for index, line in enumerate(lines):
-        if index != section.host_at and line.partition(b":")[0].lower() in names:
-            lines[index] = b""  # keeps the indices of the others; outbound skips it
-    section.cookies = tuple(entry for entry in section.cookies if lines[entry[0]])
-    section.referers = tuple(entry for entry in section.referers if lines[entry[0]])
+    section.sharable = False  # what it says about lines without a meaning, too, is not in `special`
+    section.lines = [
+        b"" if line != section.host_line and line.partition(b":")[0].lower() in names else line
+        for line in section.lines
+    ]
+    if b"cookie" in names:
+        section.cookies = ()
+    if b"referer" in names:
+        section.referers = ()
     if b"expect" in names:
         section.expect = False
 
 
 def _judge_handshake(section: Section) -> None:
     """RFC 6455 section 4.1: what the fields of an opening handshake must look like."""
+    section.sharable = False  # because of the fields judged here
     if section.chunked or section.length:
         raise bad_request("a WebSocket upgrade is a GET without a body")
-    if section.values(b"sec-websocket-version") != [b"13"]:
+    if values(section.lines, b"sec-websocket-version") != [b"13"]:
         raise bad_request("Sec-WebSocket-Version must be 13, once")
     try:
-        (key,) = section.values(b"sec-websocket-key")
+        (key,) = values(section.lines, b"sec-websocket-key")
         nonce = base64.b64decode(key, validate=True)
     except ValueError:  # binascii.Error is one; so is any number of keys but one
         nonce = b""
     if len(nonce) != 16:
         raise bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once")
+
+
+def values(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+    """The values of that (lower-case) name, in order; a linear search, for rare questions."""
+    parts = (line.partition(b":") for line in lines)
+    return [value.strip(b" \t") for key, _, value in parts if key.lower() == name]

@@ -71,6 +71,7 @@ class Exchange:
     tunnel: Tunnel | None = None
     task: asyncio.Task[None] | None = None
     problem: Problem | None = None
+    limit = ""
     status = 0
     waited = 0.0
     admitted = False
@@ -324,7 +325,7 @@ class Exchange:
     def refuse(self, error: EdgeError, end: End = End.COMPLETE) -> None:
         """Answer with an error. Nothing of an answer may have gone out before."""
         self._drop_upstream()
-        self.status, self.problem = error.problem.status, error.problem
+        self.status, self.problem, self.limit = error.problem.status, error.problem, error.limit
         complete = not error.close and self._swallow_body()
         keep = complete and self.head.keep_alive and not self.flow.draining
         self.client.write(pages.render(error, self.head, self.request_id.decode(), close=not keep))

@@ -168,8 +168,8 @@ class Flow:
         record = way.record
         exchange.way, exchange.access = way, way.access
         if not exchange.admitted:
-            if not self.admission.enter(record.id):
-                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+            if not self.admission.enter(record.id, way.grant.id):
+                exchange.refuse(errors.overloaded(self.admission.full))
                 return
             exchange.admitted = True
             active = self._active.get(record.id)
@@ -182,7 +182,7 @@ class Flow:
         """Check a signature, if this client's address has not sent too many bad ones lately."""
         address = exchange.client.address
         if not self.admission.signature_allowed(address):
-            exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+            exchange.refuse(errors.overloaded("tokens.failures_per_minute"))
             return False
         genuine = verify(need.token, need.peeked)
         claims = need.peeked.claims if genuine else None
@@ -201,7 +201,7 @@ class Flow:
                 exchange.client.abort()
                 return
             if not self.admission.park(need.record.id, need.access.claims.grant):
-                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+                exchange.refuse(errors.overloaded(self.admission.full))
                 return
             self._waking.add(exchange)
         exchange.task = self._scope.spawn(self._settle(exchange, need), name="settle")
@@ -272,11 +272,11 @@ class Flow:
         if passage is None or passage.way is not way:
             peer = exchange.client.peer_of(head)
             name = self._continuation.name(peer.scheme)
-            passage = Passage(self._knowledge.tokens.era, way)
-            passage.tail = outbound.request_tail(section, way, peer, name)
+            outward = outbound.outward(section, way, peer, name)
+            passage = Passage(self._knowledge.tokens.era, way, outward)
             if way.access.family is not Family.EDGE and not head.proxy_marker:
                 section.passage = passage  # the credential is in the section, not in the query
-        return outbound.head_with_tail(head, passage.tail, exchange.request_id)
+        return outbound.head_of(head, passage.outward, exchange.request_id)
 
     def request_relay(self, head: Head) -> RequestRelay:
         """A relay for a request body."""
@@ -340,7 +340,8 @@ class Flow:
                 active.discard(exchange)
                 if not active:
                     del self._active[sandbox_id]
-                self.admission.leave(sandbox_id, tunnel=exchange.tunnel is not None)
+                tunnel = exchange.tunnel is not None
+                self.admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
         self._observer.exchange(self._report(exchange, access))
 
     def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:
@@ -351,6 +352,7 @@ class Flow:
                 peer=address, method="", host="", path="", status=error.problem.status,
                 problem=error.problem, end=End.COMPLETE, role=Role.NONE, tunnel=False,
                 sandbox_id="", port=0, grant_id="", bytes_in=0, bytes_out=0,
+                limit=error.limit,
             )
         )  # fmt: skip
 
@@ -375,6 +377,7 @@ class Flow:
             claims.grant if claims is not None else "",
             exchange.noted_in if access is not None else exchange.bytes_in,
             exchange.noted_out if access is not None else exchange.bytes_out,
+            exchange.limit,
         )
 
     @staticmethod

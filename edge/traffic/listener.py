@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, cast
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
 
-
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _SECTIONS = 4
 """Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
 
@@ -91,7 +92,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
         if not self._served.admit(self, self._address):
             # Not counted, not swept: answered and closed at once.
-            self.write(self._refusal(EdgeError(errors.PREVIEW_OVERLOADED, close=True)))
+            error = errors.overloaded(self._flow.admission.full)
+            error.close = True
+            self.write(self._refusal(error))
             transport.close()
             return
         self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
@@ -182,8 +185,12 @@ class ClientConnection(asyncio.Protocol):
         """Cut the next head off the buffer; None while it is incomplete. Raises `EdgeError`."""
         limits = self._flow.settings.limits
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is ignored
-            buffer = self._buffer = buffer[2:]
+        if buffer[:2] == b"\r\n":
+            # RFC 9112 section 2.2: empty lines before a request are ignored; all of them, or what a
+            # client gets would depend on how its bytes are cut into reads.
+            lines = _EMPTY_LINES.match(buffer)
+            assert lines is not None
+            buffer = self._buffer = buffer[lines.end() :]
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(buffer) > limits.header_bytes:
