@@ -6,8 +6,6 @@ into the stream only between two frames.
 
 from __future__ import annotations
 
-import os
-
 _CLOSE = 0x8
 _TOO_LONG = 1 << 63
 
@@ -65,11 +63,10 @@ class FrameTracker:
         return at + head + min(length, _TOO_LONG)
 
 
-def close_frame(code: int, *, masked: bool) -> bytes:
-    """A close frame; clients mask theirs (RFC 6455 section 5.3)."""
+def close_frame(code: int, mask: bytes = b"") -> bytes:
+    """A close frame. Clients mask theirs, with four bytes nobody can foresee (RFC 6455 section 5.3)."""
     payload = code.to_bytes(2, "big")
-    if not masked:
+    if not mask:
         return bytes((0x80 | _CLOSE, len(payload))) + payload
-    mask = os.urandom(4)
     hidden = bytes(byte ^ mask[index] for index, byte in enumerate(payload))
     return bytes((0x80 | _CLOSE, 0x80 | len(payload))) + mask + hidden

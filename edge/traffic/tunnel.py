@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -153,9 +154,9 @@ class Tunnel:
         loop = asyncio.get_running_loop()
         self._goodbye = loop.call_later(GOODBYE, self.close, End.DRAINED)
         if self._upstream.frames.between_frames:  # what comes from the upstream goes to the client
-            self._client.transport.write(close_frame(GOING_AWAY, masked=False))
+            self._client.transport.write(close_frame(GOING_AWAY))
         if self._client.frames.between_frames:
-            self._upstream.transport.write(close_frame(GOING_AWAY, masked=True))
+            self._upstream.transport.write(close_frame(GOING_AWAY, os.urandom(4)))
 
     def close(self, end: End) -> None:
         """End both sides; what was written before still goes out. Idempotent."""

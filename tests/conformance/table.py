@@ -124,7 +124,9 @@ def _section(theme: str, cases: Sequence[Case], columns: Sequence[Column]) -> st
     rows = [names, ["---"] * len(names)]
     for case in cases:
         edge = edge_cell(case)
-        rows.append([case.name, case.see, edge, *(_peer_cell(case, edge, c.outcomes) for c in columns)])
+        rows.append(
+            [case.name, case.see, edge, *(_peer_cell(case, edge, c.outcomes) for c in columns)]
+        )
     title = theme.replace("_", ": ").capitalize()
     return f"## {title}\n\n" + "".join(f"| {' | '.join(map(_escaped, row))} |\n" for row in rows)
 

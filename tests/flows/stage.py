@@ -106,10 +106,17 @@ class Stage:
 
     ``settings`` are groups of the edge's settings, laid over what a test wants anyway (free ports, no
     access log, an end without waiting): ``Stage(tmp_path, wake={"window": 1.0})``. ``jwks`` says
-    where the edge gets the keys from, ``file`` or ``url``.
+    where the edge gets the keys from, ``file`` or ``url``; ``clock`` is the edge's monotonic one.
     """
 
-    def __init__(self, tmp_path: Path, *, jwks: str = "file", **settings: Any) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        jwks: str = "file",
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> None:
         self.plane = ControlPlane()
         self.mint = Mint()
         self.edge: Edge
@@ -119,6 +126,7 @@ class Stage:
         """The same for its monotonic clock: a test makes silence long with it."""
         self._tmp_path = tmp_path
         self._jwks = jwks
+        self._clock = clock
         self._changes = settings
         self._numbers = itertools.count(1)
         self._cleanup = AsyncExitStack()
@@ -151,7 +159,7 @@ class Stage:
         edge = self.edge = build_edge(
             self.settings(),
             wall=lambda: time.time() + self.ahead,
-            clock=lambda: time.monotonic() + self.passed,
+            clock=lambda: self._clock() + self.passed,
         )
         edge.catalog.listen(
             self._hear
