@@ -55,6 +55,11 @@ class Side(asyncio.Protocol):
             self._tunnel.close(End.DRAINED if self._tunnel.leaving else End.COMPLETE)
         return True
 
+    @property
+    def may_say_goodbye(self) -> bool:
+        """Whether a close frame may follow what this side has sent."""
+        return self.frames.between_frames and not self.eof
+
     def half_close(self) -> None:
         """Tell our peer that the other side will send no more."""
         if self.transport.can_write_eof() and not self.transport.is_closing():
@@ -144,18 +149,21 @@ class Tunnel:
     def leave(self) -> None:
         """The edge is going: a close frame to each peer, and a moment to answer it. Idempotent.
 
-        Where a stream stands in the middle of a frame there is no place for one; then it just ends.
+        Where a stream stands in the middle of a frame there is no place for one, nor where it has ended
+        already (a half-closed tunnel); when that is so both ways, the tunnel just ends.
         """
         if self.leaving or self.closed:
             return
-        if not (self._client.frames.between_frames or self._upstream.frames.between_frames):
+        # What comes from the upstream goes to the client, and the other way round.
+        tell_client, tell_upstream = self._upstream.may_say_goodbye, self._client.may_say_goodbye
+        if not (tell_client or tell_upstream):
             self.close(End.DRAINED)
             return
         loop = asyncio.get_running_loop()
         self._goodbye = loop.call_later(GOODBYE, self.close, End.DRAINED)
-        if self._upstream.frames.between_frames:  # what comes from the upstream goes to the client
+        if tell_client:
             self._client.transport.write(close_frame(GOING_AWAY))
-        if self._client.frames.between_frames:
+        if tell_upstream:
             self._upstream.transport.write(close_frame(GOING_AWAY, os.urandom(4)))
 
     def close(self, end: End) -> None:

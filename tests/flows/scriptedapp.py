@@ -18,6 +18,8 @@ class AppConnection:
     ) -> None:
         self.app = app
         self.received = bytearray()
+        self.ended = False
+        """Whether the edge has said that it will send no more."""
         self._reader = reader
         self._writer = writer
         self._buffer = bytearray()
@@ -25,6 +27,7 @@ class AppConnection:
     async def _fill(self) -> bool:
         data = await self._reader.read(65536)
         self.received += data
+        self.ended = not data
         self._buffer += data
         self.app.notify()
         return bool(data)

@@ -149,9 +149,11 @@ class Stage:
 
     async def __aexit__(self, *_: object) -> None:
         self.plane.fault = None
-        for edge in self._edges:
-            await edge.stop()
-        await self._cleanup.aclose()
+        try:
+            for edge in self._edges:
+                await edge.stop()
+        finally:
+            await self._cleanup.aclose()
         assert not self.plane.crashes, self.plane.crashes
 
     async def start_edge(self) -> Edge:

@@ -8,9 +8,11 @@ import pytest
 
 from edge.core.records import State
 from tests.flows.rawclient import RawClient
+from tests.flows.scriptedapp import AppConnection
 from tests.flows.scripts import after, hang
 from tests.flows.stage import MakeStage, Preview, Stage, until
 from tests.flows.test_failed_wakes import refused
+from tests.flows.test_websocket_wakes import ACCEPTED
 
 
 async def wait_in(stage: Stage, box: Preview, count: int) -> list[RawClient]:
@@ -133,3 +135,29 @@ async def test_a_drain_waits_for_a_wake_that_comes_in_time(make_stage: MakeStage
     client.close()
     await stopping
     assert stage.plane.incarnations[box.id] == 1
+
+
+@pytest.mark.parametrize("half", ["client", "app"])
+async def test_a_drain_ends_tunnels_that_are_half_closed(stage: Stage, half: str) -> None:
+    """Who has said that he will send no more is sent no close frame in his name; the drain goes on."""
+
+    async def handler(connection: AppConnection) -> None:
+        await connection.read_head()
+        await connection.send(ACCEPTED)
+        if half == "app":
+            connection.end()
+        await connection.read_to_end()
+        await asyncio.Event().wait()
+
+    app = await stage.app(handler)
+    async with await stage.client() as client:
+        assert (await client.ask(stage.sandbox(app).upgrade())).status == 101
+        if half == "client":
+            client.end()
+            await until(lambda: app.played[0].ended)
+        else:
+            assert await client.at_end()
+        await stage.stop_edge()
+        await client.rest()
+    await app.until(lambda: app.played[0].ended)
+    assert stage.edge.admission.counts()["tunnels"] == 0
