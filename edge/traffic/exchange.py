@@ -348,15 +348,16 @@ class Exchange:
         if self.client.write_paused:
             self._drop_upstream()
             self._over(End.CLIENT_STALLED)
-            self.client.abort()
+            self.client.reset()
         elif self.upstream.write_paused or self.request_complete:
             self._upstream_failed(errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED)
         elif not self.status:
             self.refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True), End.CLIENT_STALLED)
         else:
+            assert self.answer is not None
             self._drop_upstream()
             self._over(End.CLIENT_STALLED)
-            self.client.close_truncated(delimited=True)
+            self.client.close_truncated(delimited=self.answer.delimited)
 
     def cut(self, end: End) -> None:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""

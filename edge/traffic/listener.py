@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, cast
@@ -317,10 +319,17 @@ class ClientConnection(asyncio.Protocol):
         if delimited:
             self._close()
         else:
-            self.transport.abort()
+            self.reset()
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Drop the connection. What the kernel has taken still arrives, and then a FIN."""
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection so that the client notices: by a FIN an answer without length would be whole."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def detach(self) -> None:

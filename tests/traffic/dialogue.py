@@ -49,8 +49,9 @@ async def later(stage: Stage, clock: Clock, seconds: float) -> None:
     await until(lambda: not stage.edge.unready())
 
 
-Script = Callable[[AppConnection, bytes], Awaitable[None]]
-"""Plays one request of an app, from its head on, which has been read already."""
+Script = Callable[[AppConnection, bytes], Awaitable[object]]
+"""Plays one request of an app, from its head on, which has been read already. `OVER` ends the connection."""
+OVER = "over"
 
 
 def first(*scripts: Script) -> Handler:
@@ -59,7 +60,8 @@ def first(*scripts: Script) -> Handler:
 
     async def handler(connection: AppConnection) -> None:
         while head := await connection.read_head():
-            await (left.pop(0) if left else echo_one)(connection, head)
+            if await (left.pop(0) if left else echo_one)(connection, head) is OVER:
+                return
 
     return handler
 
@@ -67,17 +69,23 @@ def first(*scripts: Script) -> Handler:
 async def echo_one(connection: AppConnection, head: bytes) -> None:
     """Answer with the request line and the body, as `echo` does."""
     line = head.split(b"\r\n", 1)[0]
-    await connection.answer(line + b"\n" + await connection.read_body(head))
+    said = line + b"\n" + await connection.read_body(head)
+    if line.startswith(b"HEAD "):
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
+    else:
+        await connection.answer(said)
 
 
 def say(answer: bytes, then: Callable[[AppConnection], None] | None = None) -> Script:
     """Read the whole request, answer with these bytes, then perhaps end the connection in some way."""
 
-    async def script(connection: AppConnection, head: bytes) -> None:
+    async def script(connection: AppConnection, head: bytes) -> object:
         await connection.read_body(head)
         await connection.send(answer)
-        if then is not None:
-            then(connection)
+        if then is None:
+            return None
+        then(connection)
+        return OVER
 
     return script
 
