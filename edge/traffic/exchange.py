@@ -146,8 +146,12 @@ class Exchange:
 
     def client_eof(self) -> None:
         """The client will send no more. It may still want its answer, but nobody is woken for it."""
-        waiting = self.phase is Phase.PARKED and self.flow.is_waking(self)
-        if waiting or not self.request_complete:
+        if self.phase is Phase.RELAYING:
+            gone = not self.request_complete
+        else:
+            # Until then the body lies unread in the client's buffer, and may be whole.
+            gone = self.flow.is_waking(self)
+        if gone:
             self.client_gone()
             self.client.abort()
 
@@ -208,6 +212,12 @@ class Exchange:
                 upstream.release(reusable=True)  # nothing was written to it
                 self.upstream = None
                 self.refuse(bad_request(str(e)))
+                return
+            if self.client.half_closed and not request.done:
+                upstream.release(reusable=True)
+                self.upstream = None
+                self.client_gone()
+                self.client.abort()
                 return
         self.sent = Sent.MAYBE
         upstream.transport.write(out)
@@ -363,7 +373,10 @@ class Exchange:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""
         if self.phase is Phase.TUNNEL:
             assert self.tunnel is not None
-            self.tunnel.close(end)
+            if end is End.DRAINED:
+                self.tunnel.leave()
+            else:
+                self.tunnel.close(end)
         elif self.phase is Phase.RELAYING:
             problem = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
             self._upstream_failed(problem, end)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
 
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing drops what is unsent and resets the connection."""
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _SECTIONS = 4
 """Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
@@ -329,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         """Drop the connection so that the client notices: by a FIN an answer without length would be whole."""
         sock: socket.socket = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def detach(self) -> None:

@@ -18,6 +18,8 @@ class AppConnection:
     ) -> None:
         self.app = app
         self.received = bytearray()
+        self.ended = False
+        """Whether the edge has said that it will send no more."""
         self._reader = reader
         self._writer = writer
         self._buffer = bytearray()
@@ -25,6 +27,7 @@ class AppConnection:
     async def _fill(self) -> bool:
         data = await self._reader.read(65536)
         self.received += data
+        self.ended = not data
         self._buffer += data
         self.app.notify()
         return bool(data)
@@ -43,6 +46,12 @@ class AppConnection:
             if not await self._fill():
                 raise asyncio.IncompleteReadError(bytes(self._buffer), count)
         return self._cut(count)
+
+    async def read_some(self) -> bytes:
+        """Whatever is there next; empty at the end."""
+        if not self._buffer:
+            await self._fill()
+        return self._cut(len(self._buffer))
 
     async def read_to_end(self) -> bytes:
         """Everything until the edge ends its side."""

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from tests.flows.rawclient import RawClient
-from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp
+from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp, fields_of
 from tests.flows.stage import Preview, Stage, until
 
 MEGABYTE = 1 << 20
-PLENTY = 64 * MEGABYTE
+PLENTY = 32 * MEGABYTE
 """Bytes that the buffers of both kernels and ours hold together many times less of."""
-HELD = 48 * MEGABYTE
+HELD = 24 * MEGABYTE
 """More than those buffers hold on any kernel's settings that we met."""
 
 
@@ -74,6 +74,17 @@ async def echo_one(connection: AppConnection, head: bytes) -> None:
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
     else:
         await connection.answer(said)
+
+
+async def count(connection: AppConnection, head: bytes) -> None:
+    """Answer with the length of the body, which is checked and not kept."""
+    length, pattern = 0, bytes(range(256)) * 256
+    total = int(fields_of(head)[b"content-length"])
+    while length < total:
+        piece = await connection.read_exactly(min(len(pattern), total - length))
+        assert piece == pattern[: len(piece)]
+        length += len(piece)
+    await connection.answer(b"%d" % length)
 
 
 def say(answer: bytes, then: Callable[[AppConnection], None] | None = None) -> Script:

@@ -20,6 +20,7 @@ from tests.traffic.dialogue import (
     Script,
     canary,
     canary_of_its_own,
+    count,
     ended,
     ended_so,
     first,
@@ -577,6 +578,28 @@ async def test_a_client_gone_in_its_upload(stage: Stage, how: str) -> None:
     assert idle(stage)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 5\r\n\r\nhello", CHUNKED + b"\r\n5\r\nhello\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_upload_and_its_fin_at_once(stage: Stage, body: bytes, whole: bool) -> None:
+    """A FIN while records are looked up and the app is dialed: answered if all came, else never forwarded."""
+    app = await stage.app()
+    box = stage.sandbox(app)
+    request = box.request("POST", "/", body).removesuffix(b"\r\n")
+    async with await stage.client() as client:
+        await client.send(request if whole else request[:-1])
+        client.end()
+        if whole:
+            assert (await client.answer()).body == b"POST / HTTP/1.1\nhello"
+        assert await client.at_end()
+    assert not app.requests or whole
+    await canary_of_its_own(stage, box)
+    assert app.connections == 1 and idle(stage)
+
+
 async def test_a_client_gone_in_its_download(stage: Stage) -> None:
     """The app is stopped: its connection ends, and everything taken for the exchange is given back."""
 
@@ -821,8 +844,7 @@ class Sink:
         """Play the upload."""
         self.began.set()
         await self.read.wait()
-        body = await connection.read_body(head)
-        await connection.answer(b"%d" % len(body))
+        await count(connection, head)
 
 
 async def test_an_app_that_does_not_read_stops_the_client(stage: Stage) -> None:
@@ -831,7 +853,8 @@ async def test_an_app_that_does_not_read_stops_the_client(stage: Stage) -> None:
     app = await stage.app(first(sink.script))
     box = stage.sandbox(app)
     client = await stage.client()
-    sending = asyncio.create_task(client.send(box.request("POST", "/", body=bytes(PLENTY))))
+    body = bytes(range(256)) * (PLENTY // 256)
+    sending = asyncio.create_task(client.send(box.request("POST", "/", body=body)))
     await sink.began.wait()
     left = await settled(stage, other, client.writer.transport.get_write_buffer_size)
     assert left > PLENTY - HELD
@@ -851,7 +874,7 @@ async def test_an_app_that_never_reads_is_given_up(timed: Stage, clock: Clock) -
 
     async def upload() -> None:
         with suppress(ConnectionError):
-            await client.send(box.request("POST", "/", body=bytes(PLENTY)))
+            await client.send(box.request("POST", "/", body=bytes(range(256)) * (PLENTY // 256)))
 
     sending = asyncio.create_task(upload())
     await sink.began.wait()
@@ -1042,6 +1065,21 @@ async def test_what_an_upgrade_says_to_the_app(stage: Stage) -> None:
     fields = fields_of(app.requests[0])
     assert fields[b"upgrade"] == b"websocket" and fields[b"connection"] == b"Upgrade"
     assert fields[b"sec-websocket-key"] in UPGRADE
+
+
+async def test_what_an_exchange_says_of_itself(stage: Stage) -> None:
+    """Its repr names where it goes and how far it is, and no credential."""
+    release = asyncio.Event()
+    app = await stage.app(first(held(release)))
+    box = stage.sandbox(app)
+    async with await stage.client() as client:
+        await client.send(box.get("/"))
+        await app.until(lambda: len(app.requests) == 1)
+        (exchange,) = stage.edge.flow.active()
+        assert repr(exchange) == f"<Exchange GET {box.host} RELAYING sent=MAYBE>"
+        assert (exchange.sandbox_id, exchange.port) == (box.id, box.port)
+        release.set()
+        await client.answer()
 
 
 async def test_released_waiters_do_not_change_places(stage: Stage) -> None:
