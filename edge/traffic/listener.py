@@ -321,14 +321,17 @@ class ClientConnection(asyncio.Protocol):
         if delimited:
             self._close()
         else:
-            # A transport's abort alone ends with FIN, and a body without a length would look complete.
-            with contextlib.suppress(OSError):
-                sock = self.transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-            self.transport.abort()
+            self.reset()
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Drop the connection. What the kernel has taken still arrives, and then a FIN."""
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection so that the client notices: by a FIN an answer without length would be whole."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def detach(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -101,7 +102,9 @@ class RawClient:
         self.writer.close()
 
     def reset(self) -> None:
-        """Drop the connection without a word to spare."""
+        """Drop the connection with a RST; aborting alone would say FIN, like a client that still reads."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.writer.transport.abort()
 
     async def ask(self, data: bytes) -> Answer:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from tests.flows.rawclient import RawClient
-from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp
+from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp, fields_of
 from tests.flows.stage import Preview, Stage, until
 
 MEGABYTE = 1 << 20
-PLENTY = 64 * MEGABYTE
+PLENTY = 32 * MEGABYTE
 """Bytes that the buffers of both kernels and ours hold together many times less of."""
-HELD = 48 * MEGABYTE
+HELD = 24 * MEGABYTE
 """More than those buffers hold on any kernel's settings that we met."""
 
 
@@ -49,8 +49,9 @@ async def later(stage: Stage, clock: Clock, seconds: float) -> None:
     await until(lambda: not stage.edge.unready())
 
 
-Script = Callable[[AppConnection, bytes], Awaitable[None]]
-"""Plays one request of an app, from its head on, which has been read already."""
+Script = Callable[[AppConnection, bytes], Awaitable[object]]
+"""Plays one request of an app, from its head on, which has been read already. `OVER` ends the connection."""
+OVER = "over"
 
 
 def first(*scripts: Script) -> Handler:
@@ -59,7 +60,8 @@ def first(*scripts: Script) -> Handler:
 
     async def handler(connection: AppConnection) -> None:
         while head := await connection.read_head():
-            await (left.pop(0) if left else echo_one)(connection, head)
+            if await (left.pop(0) if left else echo_one)(connection, head) is OVER:
+                return
 
     return handler
 
@@ -67,17 +69,34 @@ def first(*scripts: Script) -> Handler:
 async def echo_one(connection: AppConnection, head: bytes) -> None:
     """Answer with the request line and the body, as `echo` does."""
     line = head.split(b"\r\n", 1)[0]
-    await connection.answer(line + b"\n" + await connection.read_body(head))
+    said = line + b"\n" + await connection.read_body(head)
+    if line.startswith(b"HEAD "):
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
+    else:
+        await connection.answer(said)
+
+
+async def count(connection: AppConnection, head: bytes) -> None:
+    """Answer with the length of the body, which is checked and not kept."""
+    length, pattern = 0, bytes(range(256)) * 256
+    total = int(fields_of(head)[b"content-length"])
+    while length < total:
+        piece = await connection.read_exactly(min(len(pattern), total - length))
+        assert piece == pattern[: len(piece)]
+        length += len(piece)
+    await connection.answer(b"%d" % length)
 
 
 def say(answer: bytes, then: Callable[[AppConnection], None] | None = None) -> Script:
     """Read the whole request, answer with these bytes, then perhaps end the connection in some way."""
 
-    async def script(connection: AppConnection, head: bytes) -> None:
+    async def script(connection: AppConnection, head: bytes) -> object:
         await connection.read_body(head)
         await connection.send(answer)
-        if then is not None:
-            then(connection)
+        if then is None:
+            return None
+        then(connection)
+        return OVER
 
     return script
 
