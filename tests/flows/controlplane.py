@@ -7,11 +7,10 @@ It keeps records with versions, tells watchers of every change, and counts each 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -19,28 +18,10 @@ from aiohttp import web
 from edge.core.records import GrantRecord, SandboxRecord, State, Upstream
 from edge.state import wire
 from edge.state.port import Change, Heartbeat, Resync, UsageBatch, WatchEvent
+from tests.flows.scripts import Call, Script, as_json, refusal, resume, told
 
 TOKEN = "service-token-of-at-least-32-characters"
 HEARTBEAT = 0.2
-
-Script = Callable[["Call"], Awaitable[web.StreamResponse]]
-"""What a call is answered with."""
-
-
-@dataclass
-class Call:
-    """One call of an edge: ``kind`` is sandbox, grant, resume, usage, acks or events."""
-
-    kind: str
-    id: str
-    request: web.Request
-    body: bytes
-    plane: ControlPlane
-
-    @property
-    def timeout(self) -> float:
-        """The seconds a resume was given."""
-        return wire.resume_from_json(self.body).timeout
 
 
 class ControlPlane:
@@ -58,6 +39,8 @@ class ControlPlane:
         self.usage: list[UsageBatch] = []
         self.incarnations: Counter[str] = Counter()
         """New incarnations begun since the start, by sandbox."""
+        self.crashes: list[str] = []
+        """Mistakes of a test's own script; `Stage` fails the test for them."""
         self.on_resume: Script = resume
         self.fault: Script | None = None
         self.port = 0
@@ -185,7 +168,11 @@ class ControlPlane:
             self.counts[kind] += 1
             self._notify()
             # Looked at now, not when the routes were made: scripts change during a test.
-            return await (self.fault or answer or self.on_resume)(call)
+            try:
+                return await (self.fault or answer or self.on_resume)(call)
+            except Exception as e:
+                self.crashes.append(f"{kind}: {e!r}")
+                raise
 
         return handle
 
@@ -199,7 +186,7 @@ class ControlPlane:
 
     async def _grant(self, call: Call) -> web.Response:
         record = self.grants.get(call.id)
-        return _json(wire.grant_to_json(record)) if record else refusal(404, "not_found")
+        return as_json(wire.grant_to_json(record)) if record else refusal(404, "not_found")
 
     async def _take_usage(self, call: Call) -> web.Response:
         self.usage.append(wire.usage_from_json(call.body))
@@ -244,78 +231,3 @@ class ControlPlane:
                     event = await queue.get()
             except TimeoutError:
                 event = Heartbeat(cursor)
-
-
-def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json")
-
-
-def told(record: SandboxRecord) -> web.Response:
-    """A sandbox's record as an answer."""
-    return _json(wire.sandbox_to_json(record))
-
-
-def refusal(status: int, code: str) -> web.Response:
-    """An error of the internal API."""
-    return web.Response(
-        status=status, body=json.dumps({"code": code}), content_type="application/json"
-    )
-
-
-# --- Scripts: what a call is answered with --------------------------------------------------------------
-
-
-async def resume(call: Call) -> web.StreamResponse:
-    """Compare-and-resume, as the internal API says."""
-    plane = call.plane
-    record = plane.sandboxes.get(call.id)
-    if record is None:
-        return refusal(404, "not_found")
-    seen = wire.resume_from_json(call.body).paused_incarnation
-    if record.state is State.PAUSED and record.incarnation == seen:
-        if not record.auto_resume:
-            return refusal(409, "auto_resume_disabled")
-        plane.change_sandbox(call.id, state=State.RESUMING)
-        record = plane.begin_incarnation(call.id)
-    return told(record)
-
-
-def after(event: asyncio.Event, script: Script = resume) -> Script:
-    """The same, but not before the event."""
-
-    async def answer(call: Call) -> web.StreamResponse:
-        await event.wait()
-        return await script(call)
-
-    return answer
-
-
-def refuse(status: int, code: str) -> Script:
-    """An error of the internal API for every call."""
-
-    async def answer(_: Call) -> web.StreamResponse:
-        return refusal(status, code)
-
-    return answer
-
-
-def say(body: bytes, status: int = 200) -> Script:
-    """These bytes, whatever was asked."""
-
-    async def answer(_: Call) -> web.StreamResponse:
-        return web.Response(status=status, body=body, content_type="application/json")
-
-    return answer
-
-
-async def hang(_: Call) -> web.StreamResponse:
-    """No answer, ever."""
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-async def hang_up(call: Call) -> web.StreamResponse:
-    """The connection is reset in the middle of the call."""
-    assert call.request.transport is not None
-    call.request.transport.abort()
-    return web.Response()

@@ -138,6 +138,7 @@ class Stage:
         for edge in self._edges:
             await edge.stop()
         await self._cleanup.aclose()
+        assert not self.plane.crashes, self.plane.crashes
 
     async def start_edge(self) -> Edge:
         """An edge that has caught up with the control plane."""
