@@ -44,6 +44,12 @@ class AppConnection:
                 raise asyncio.IncompleteReadError(bytes(self._buffer), count)
         return self._cut(count)
 
+    async def read_some(self) -> bytes:
+        """What has come; waits while that is nothing. Empty when the edge ended its side."""
+        if not self._buffer:
+            await self._fill()
+        return self._cut(len(self._buffer))
+
     async def read_to_end(self) -> bytes:
         """Everything until the edge ends its side."""
         while await self._fill():
