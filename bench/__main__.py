@@ -19,7 +19,7 @@ from edge.core.records import State
 
 OUT = ROOT / "bench" / "out"
 WAKE, MEMORY = "wake", "memory"
-PARTS = ("get", "paced", "get64k", "post16k", "tunnel", WAKE, MEMORY)
+PARTS = ("get", "paced", "mixed", "get64k", "post16k", "tunnel", WAKE, MEMORY)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -89,8 +89,13 @@ class CountingTransport:
     abort = close
 
 
-async def measure(batches: int, run: Callable[[Callable[[], None]], None]) -> list[float]:
-    """Processor seconds of a request in each batch. ``run`` calls what it is given."""
+async def measure(
+    batches: int, varied: int, run: Callable[[Callable[[], None]], None]
+) -> list[float]:
+    """Processor seconds of a request in each batch. ``run`` calls what it is given.
+
+    ``varied`` heads and answers take turns, none like the one before.
+    """
     loop = asyncio.get_running_loop()
     silent = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
     world = World(silent.sockets[0].getsockname()[1], 0)
@@ -109,7 +114,7 @@ async def measure(batches: int, run: Callable[[Callable[[], None]], None]) -> li
             client = edge.connections.protocol()
             transport = CountingTransport(lambda: client.connection_lost(None))
             client.connection_made(cast(asyncio.Transport, transport))
-            return await _batches(client, transport, head.encode(), batches, run)
+            return await _batches(client, transport, head.encode(), batches, varied, run)
         finally:
             silent.close()
             await edge.stop()
@@ -120,6 +125,7 @@ async def _batches(
     transport: CountingTransport,
     head: bytes,
     batches: int,
+    varied: int,
     run: Callable[[Callable[[], None]], None],
 ) -> list[float]:
     client.data_received(head)
@@ -133,10 +139,19 @@ async def _batches(
     upstream.transport = cast(asyncio.Transport, CountingTransport(real.abort))
     upstream.data_received(ANSWER)
 
+    turns = [
+        (
+            head.replace(b"/dashboard", b"/dashboard-%d" % n),
+            ANSWER.replace(b"an app", b"an app's %d" % n),
+        )
+        for n in range(varied)
+    ]
+
     def batch() -> None:
-        for _ in range(BATCH):
-            client.data_received(head)
-            upstream.data_received(ANSWER)
+        for _ in range(BATCH // varied):
+            for request_head, answer in turns:
+                client.data_received(request_head)
+                upstream.data_received(answer)
 
     times = []
     for _ in range(batches):
@@ -153,13 +168,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hotpath", description=__doc__)
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--batches", type=int, default=20, help=f"of {BATCH} requests each")
+    parser.add_argument("--varied", type=int, default=1, help="different heads that take turns")
     asked = parser.parse_args()
     if asked.profile:
         profile = cProfile.Profile()
-        uvloop.run(measure(asked.batches, profile.runcall))
+        uvloop.run(measure(asked.batches, asked.varied, profile.runcall))
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)
         return
-    times = uvloop.run(measure(asked.batches, lambda batch: batch()))
+    times = uvloop.run(measure(asked.batches, asked.varied, lambda batch: batch()))
     print(f"{min(times) * 1e6:.1f} us at best, {median(times) * 1e6:.1f} us in the middle")
 
 

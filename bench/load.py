@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any, Protocol
 
 from bench.stats import percentile
@@ -36,13 +37,13 @@ class BadAnswer(Exception):
 class Job:
     """What to do. Bytes travel as Latin-1 text.
 
-    ``opening`` (may be empty) is sent once per connection and must be answered by 101. ``answer`` is
+    Requests take turns, whichever connection they go out on. ``opening`` (may be empty) is sent once per connection and must be answered by 101. ``answer`` is
     the whole answer where there is no HTTP in it (a tunnel); otherwise a 200 with ``length`` bytes that
     end in ``tail`` is expected. ``seconds`` are measured after ``warm_up`` seconds that are not.
     """
 
     port: int
-    request: str
+    requests: tuple[str, ...]
     connections: int
     seconds: float
     warm_up: float = 0.3
@@ -196,7 +197,7 @@ class Generator:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._request = job.request.encode("latin-1")
+        self._requests = cycle([request.encode("latin-1") for request in job.requests])
         self._poller = Poller()
         self._connections: dict[int, Connection] = {}
         self._idle: deque[Connection] = deque()
@@ -255,7 +256,7 @@ class Generator:
 
     def _send(self, connection: Connection, now: int) -> None:
         connection.since = now
-        connection.socket.sendall(self._request)
+        connection.socket.sendall(next(self._requests))
 
     def _serve(self, timeout: float) -> None:
         ready = self._poller.ready(timeout)

@@ -61,7 +61,9 @@ def start_app(crew: Crew, cores: frozenset[int] | None) -> int:
     (crew.directory / "htdocs").mkdir()
     (crew.directory / "htdocs" / "bundle.js").write_bytes(BUNDLE)
     config = crew.directory / "app.conf"
-    config.write_text(_nginx_frame(crew.directory, "app", _APP % (port, crew.directory, PAGE)))
+    config.write_text(
+        _nginx_frame(crew.directory, "app", _APP % (port, crew.directory, PAGE, PAGE))
+    )
     crew.start("app", [nginx_binary(), "-c", str(config)], cores).answers(port)
     return port
 
@@ -82,6 +84,7 @@ _APP = """
         add_header Cache-Control "no-cache";
         add_header X-Powered-By "an app";
         location = /page { return 200 "%s"; }
+        location = /mixed { add_header X-Trace $request_id; return 200 "%s"; }
     }
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.load import Job
@@ -44,15 +45,16 @@ def scenarios(world: World) -> list[Scenario]:
     socket_token = world.token(RUNNING, LIVE, Transport.WEBSOCKET)
     page = Job(
         port=0,
-        request=request("GET", "/page", fast),
+        requests=(request("GET", "/page", fast),),
         connections=CONNECTIONS,
         seconds=3.0,
         length=len(PAGE),
         tail=PAGE[-16:],
     )
+    mixed = replace(page, requests=tuple(_a_pages_requests(fast)), seconds=2.0)
     bundle = replace(
         page,
-        request=request("GET", "/bundle.js", fast),
+        requests=(request("GET", "/bundle.js", fast),),
         seconds=2.0,
         length=len(BUNDLE),
         tail=BUNDLE[-16:].decode(),
@@ -60,7 +62,7 @@ def scenarios(world: World) -> list[Scenario]:
     body = "x" * 16384
     post = Job(
         port=0,
-        request=request("POST", "/live/count", [*live, *body_fields(len(body))]) + body,
+        requests=(request("POST", "/live/count", [*live, *body_fields(len(body))]) + body,),
         connections=CONNECTIONS,
         seconds=2.0,
         length=16,
@@ -69,7 +71,7 @@ def scenarios(world: World) -> list[Scenario]:
     tunnel = Job(
         port=0,
         opening=upgrade(f"/live/ws?edge_token={socket_token}", host_of(RUNNING, LIVE)),
-        request=CLIENT_FRAME.decode("latin-1"),
+        requests=(CLIENT_FRAME.decode("latin-1"),),
         answer=SERVER_FRAME.decode("latin-1"),
         connections=CONNECTIONS,
         seconds=2.0,
@@ -77,6 +79,7 @@ def scenarios(world: World) -> list[Scenario]:
     return [
         Scenario("get", f"GET of {len(PAGE)} bytes", page, rounds=9),
         Scenario("paced", "the same, 1000 requests a second", replace(page, rate=1000.0), rounds=5),
+        Scenario("mixed", "GET of many kinds, no two answers alike", mixed, rounds=5),
         Scenario("get64k", "GET of 64 KiB", bundle, rounds=5),
         Scenario("post16k", "POST of 16 KiB", post, rounds=5),
         Scenario("tunnel", "WebSocket, round trip of 32 bytes", tunnel, 5, frozenset({AIOHTTP})),
@@ -102,6 +105,32 @@ def browser_fields(host: str, cookie: str) -> list[tuple[str, str]]:
         ("Accept-Language", "en-GB,en;q=0.9,de;q=0.8"),
         ("Cookie", f"session=4f1c9ab2d7e84f0c; theme=dark; {cookie}; csrftoken=Zk3v8QpLw2Rt"),
     ]
+
+
+_KINDS = (
+    ("text/html,application/xhtml+xml,*/*;q=0.8", "navigate", "document"),
+    ("text/css,*/*;q=0.1", "no-cors", "style"),
+    ("*/*", "no-cors", "script"),
+    ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", "no-cors", "image"),
+    ("application/json", "cors", "empty"),
+    ("*/*", "cors", "font"),
+)
+"""Accept, Sec-Fetch-Mode and Sec-Fetch-Dest of what a browser asks for."""
+
+
+def _a_pages_requests(fields: list[tuple[str, str]]) -> Iterator[str]:
+    """Requests of all kinds, each with a query of its own, from pages that differ."""
+    host = dict(fields)["Host"]
+    for number in range(97):  # a prime: turns and connections do not fall into step
+        accept, mode, destination = _KINDS[number % len(_KINDS)]
+        changed = {
+            "Accept": accept,
+            "Sec-Fetch-Mode": mode,
+            "Sec-Fetch-Dest": destination,
+            "Referer": f"https://{host}/projects/{number // 10}",
+        }
+        lines = [(name, changed.get(name, value)) for name, value in fields]
+        yield request("GET", f"/mixed?v={number}", lines)
 
 
 def body_fields(length: int) -> list[tuple[str, str]]:

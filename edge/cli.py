@@ -13,12 +13,13 @@ import click
 from edge import __version__
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
-from edge.ops.dev import Dev, Options
+from edge.ops.dev import Dev
 from edge.ops.probe import alive
 from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
 from edge.ops.serve import work
 from edge.ops.server import build_edge
+from edge.ops.shared import Options
 
 PORT = click.IntRange(0, 65535)
 CONFIG = click.option(
@@ -124,14 +125,25 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(arguments, prog_name="preview-edge", standalone_mode=False)
     except (StartError, ConfigurationError) as e:
         _fail(str(e))
+    except click.exceptions.NoArgsIsHelpError as e:
+        e.show()  # No mistake yet: whoever names no command wants to know which there are.
+        sys.exit(2)
     except click.ClickException as e:
-        _fail(f"{e.format_message()}; `preview-edge --help` lists what there is".replace(".;", ";"))
+        _fail(_with_help(e))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         # Nobody reads our output any more; without this, Python complains once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _with_help(error: click.ClickException) -> str:
+    """What click says, and which help to read."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context is not None else "preview-edge"
+    said = error.format_message().rstrip(".")
+    return f"{said}{'' if said.endswith('?') else ';'} `{command} --help` lists what there is"
 
 
 def _fail(line: str) -> None:

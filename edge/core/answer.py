@@ -13,6 +13,7 @@ from edge.core.fields import (
     NO_CONNECTION,
     Connection,
     ConnectionReader,
+    Field,
     FieldReader,
     Kind,
     read_length,
@@ -27,11 +28,13 @@ class InvalidAnswer(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer head, understood.
+    """An answer head, understood. Not changed after it was scanned, for `before` may hand it out again.
 
     ``lines`` are the field lines to keep, as sent and in order, Content-Length among them.
     ``length`` is the body's length in bytes when known (0 for answers that have none by their
     status or because HEAD was asked), ``chunked`` its coding; neither = until the connection closes.
+    ``block`` are the bytes it came in, empty when they hold a cookie and are better forgotten;
+    ``to_head`` says that HEAD was asked. ``plain`` is a place for ``outbound.plain_head``.
     """
 
     status: int
@@ -42,6 +45,20 @@ class Answer:
     chunked: bool = False
     keep_alive: bool = True
     websocket: bool = False
+    block: bytes = b""
+    to_head: bool = False
+    plain: bytes = b""
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What is gathered from the field lines before it can be judged as a whole."""
+
+    lengths: tuple[bytes, ...] = ()
+    codings: tuple[bytes, ...] = ()
+    upgrades: tuple[bytes, ...] = ()
+    connection: Connection = NO_CONNECTION
+    cookies: bool = False
 
 
 class AnswerScanner:
@@ -52,71 +69,74 @@ class AnswerScanner:
         self.fields = FieldReader.for_answers()
         self._connections = ConnectionReader()
 
-    def scan(self, block: bytes, *, to_head: bool, own_cookie: bytes) -> Answer:
+    def scan(
+        self, block: bytes, *, to_head: bool, own_cookie: bytes, before: Answer | None = None
+    ) -> Answer:
         """Understand a head; ``block`` ends before the empty line.
 
         ``to_head``: the request was a HEAD. ``own_cookie``: the edge's cookie name, which apps may
-        not set. Raises `InvalidAnswer`.
+        not set. ``before``: an earlier answer on the same connection; the same bytes mean the same.
+        Raises `InvalidAnswer`.
         """
-        first, *lines = block.split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(first)
+        if before is not None and before.block == block and before.to_head is to_head:
+            return before
+        lines = block.split(b"\r\n")
+        match = _STATUS_LINE.fullmatch(lines[0])
         if match is None:
             raise InvalidAnswer("the status line is malformed, or not HTTP/1.0 or HTTP/1.1")
-        if len(lines) > self._max_fields:
+        if len(lines) > self._max_fields + 1:
             raise InvalidAnswer("too many header fields")
-        status = int(match[2])
-        answer = Answer(status, b"HTTP/1.1 " + match[2] + b" " + (match[3] or b""), int(match[1]))
-        lengths, codings, upgrades, connection = self._gather(answer, lines, own_cookie)
-        _judge_framing(answer, lengths, codings, to_head)
-        answer.keep_alive = not connection.close and (answer.minor == 1 or connection.keep_alive)
-        # Content-Length stays even if Connection names it: without it the client would not see where
-        # this answer ends and the next one on its connection begins.
-        dropped = connection.names - {b"content-length"}
-        if dropped:
-            answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in dropped]
-        answer.websocket = status == 101 and [u.lower() for u in upgrades] == [b"websocket"]
-        if status == 426 and upgrades:
-            # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
-            answer.lines += [b"Connection: Upgrade", *(b"Upgrade: " + u for u in upgrades)]
+        version, status, reason = match.groups()
+        answer = Answer(
+            int(status), b"HTTP/1.1 " + status + b" " + (reason or b""), 1 if version == b"1" else 0
+        )
+        answer.to_head = to_head
+        facts = self._gather(answer, lines, own_cookie)
+        if not facts.cookies:
+            answer.block = block
+        _judge_framing(answer, facts)
+        _judge_connection(answer, facts)
         return answer
 
-    def _gather(
-        self, answer: Answer, lines: list[bytes], own_cookie: bytes
-    ) -> tuple[list[bytes], list[bytes], list[bytes], Connection]:
-        lengths: list[bytes] = []
-        codings: list[bytes] = []
-        upgrades: list[bytes] = []
-        connection = NO_CONNECTION
+    def _gather(self, answer: Answer, lines: list[bytes], own_cookie: bytes) -> _Facts:
+        facts = _Facts()
+        kept, plain = answer.lines, self.fields.plain
+        del lines[0]
         for line in lines:
+            if line in plain:
+                kept.append(line)
+                continue
             entry = self.fields.read(line)
             if entry is None:
                 raise InvalidAnswer("a header field line is malformed")
-            match entry.kind:
-                case Kind.KEEP:
-                    answer.lines.append(line)
-                case Kind.CONTENT_LENGTH:
-                    lengths.append(entry.value)
-                    answer.lines.append(line)
-                case Kind.TRANSFER_ENCODING:
-                    codings.append(entry.value)
-                case Kind.CONNECTION:
-                    connection = self._join(connection, entry.value)
-                case Kind.UPGRADE:
-                    upgrades.append(entry.value)
-                case Kind.SET_COOKIE:
-                    if _cookie_name(entry.value) != own_cookie:
-                        answer.lines.append(line)
-                case Kind.FORBIDDEN:
-                    raise InvalidAnswer("a header field imitates a framing field")
-                case _:
-                    pass
-        return lengths, codings, upgrades, connection
+            kind = entry.kind
+            if not kind:
+                kept.append(line)
+            elif kind is not Kind.DROP:
+                self._special(answer, facts, entry, own_cookie)
+        return facts
 
-    def _join(self, connection: Connection, value: bytes) -> Connection:
-        read = self._connections.read(value)
-        if read is None:
-            raise InvalidAnswer("the Connection field is malformed")
-        return connection.joined(read)
+    def _special(self, answer: Answer, facts: _Facts, entry: Field, own_cookie: bytes) -> None:
+        """File a field that means something to the edge. Kept ones also go to ``answer.lines``."""
+        match entry.kind:
+            case Kind.CONTENT_LENGTH:
+                facts.lengths += (entry.value,)
+                answer.lines.append(entry.line)
+            case Kind.TRANSFER_ENCODING:
+                facts.codings += (entry.value,)
+            case Kind.CONNECTION:
+                read = self._connections.read(entry.value)
+                if read is None:
+                    raise InvalidAnswer("the Connection field is malformed")
+                facts.connection = facts.connection.joined(read)
+            case Kind.UPGRADE:
+                facts.upgrades += (entry.value,)
+            case Kind.SET_COOKIE:
+                facts.cookies = True
+                if _cookie_name(entry.value) != own_cookie:
+                    answer.lines.append(entry.line)
+            case _:
+                raise InvalidAnswer("a header field imitates a framing field")
 
 
 def _cookie_name(value: bytes) -> bytes:
@@ -125,10 +145,9 @@ def _cookie_name(value: bytes) -> bytes:
     return pair.lstrip(b"= \t").partition(b"=")[0].rstrip(b" \t")
 
 
-def _judge_framing(
-    answer: Answer, lengths: list[bytes], codings: list[bytes], to_head: bool
-) -> None:
+def _judge_framing(answer: Answer, facts: _Facts) -> None:
     """RFC 9112 section 6.3, rules 1 to 8 for answers, strictly."""
+    lengths, codings = facts.lengths, facts.codings
     length = read_length(lengths[0]) if len(lengths) == 1 else None
     if lengths and length is None:
         raise InvalidAnswer("Content-Length must be one plain number")
@@ -140,7 +159,23 @@ def _judge_framing(
         # RFC 9110 section 8.6: these never carry a length.
         answer.lines = [line for line in answer.lines if line[:15].lower() != b"content-length:"]
         answer.length = 0
-    elif to_head or answer.status == 304:
+    elif answer.to_head or answer.status == 304:
         answer.length = 0
     else:
         answer.length, answer.chunked = length, bool(codings)
+
+
+def _judge_connection(answer: Answer, facts: _Facts) -> None:
+    close, keep_alive, _, names = facts.connection
+    answer.keep_alive = not close and (answer.minor == 1 or keep_alive)
+    # Content-Length stays even if Connection names it: without it the client would not see where
+    # this answer ends and the next one on its connection begins.
+    dropped = names - {b"content-length"} if names else names
+    if dropped:
+        answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in dropped]
+    answer.websocket = answer.status == 101 and [u.lower() for u in facts.upgrades] == [
+        b"websocket"
+    ]
+    if answer.status == 426 and facts.upgrades:
+        # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
+        answer.lines += [b"Connection: Upgrade", *(b"Upgrade: " + u for u in facts.upgrades)]

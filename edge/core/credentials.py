@@ -284,6 +284,8 @@ class TokenCache:
         self._max = max_entries
         self._verified: dict[tuple[Family, bytes], Claims] = {}
         self._refuted: dict[tuple[Family, bytes], None] = {}
+        self.era = 0
+        """Counts how often everything was forgotten: what was concluded in an earlier era is void."""
 
     def claims(self, family: Family, token: bytes) -> Claims | None:
         """The claims of a token whose signature was checked, else None."""
@@ -302,6 +304,7 @@ class TokenCache:
 
     def forget(self) -> None:
         """Drop everything."""
+        self.era += 1
         self._verified.clear()
         self._refuted.clear()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge.core import errors
 from edge.core.credentials import (
@@ -31,6 +31,9 @@ from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State, Transport
 from edge.core.target import Target
+
+if TYPE_CHECKING:
+    from edge.core.outbound import Outward
 
 MAX_VIA = 5
 """A request that passed through edges this often is a loop (contract: what is forwarded)."""
@@ -136,12 +139,47 @@ class Refuse:
 Decision = Forward | Refuse | Need
 
 
+@dataclass(slots=True)
+class Passage:
+    """That a request was let through, kept with its header section for the requests that repeat it.
+
+    The same bytes name the same target and carry the same credential, whose signature was checked in
+    token ``era``; the same records say the same about it. So only what can have changed is looked at
+    again. ``outward`` is what ``outbound.py`` made of the section for ``way``.
+    """
+
+    era: int
+    way: Forward
+    outward: Outward
+
+    def holds(self, head: Head, view: View, now: float) -> bool:
+        """Whether it speaks for this request, too. A query with credentials of its own decides anew."""
+        way = self.way
+        claims = way.access.claims
+        return (
+            self.era == view.tokens.era
+            and claims.exp > now
+            and way.grant.expires_at > now
+            and view.sandbox(claims.sub) is way.record
+            and view.grant(claims.grant) is way.grant
+            and not head.edge_tokens
+            and not head.proxy_marker
+        )
+
+
 def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
-    """What happens to this request. ``now`` is Unix time in seconds."""
+    """What happens to this request. ``now`` is Unix time in seconds.
+
+    Forward is no promise of room: who forwards has to take it (``Admission.enter``).
+    """
+    passage = head.section.passage
+    if passage is not None and passage.holds(head, view, now):
+        return passage.way
+
     target = view.target(head.host)
     if isinstance(target, EdgeError):
         return Refuse(target)
-    if head.via >= MAX_VIA:
+    if head.section.via >= MAX_VIA:
         return Refuse(EdgeError(errors.PREVIEW_LOOP))
 
     access = _authorise(head, asked, view, target, now)
@@ -165,7 +203,7 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
     if problem is not None:
         return Refuse(EdgeError(problem), access)
     if not asked.admitted and not view.has_room(record.id):
-        return Refuse(EdgeError(errors.PREVIEW_OVERLOADED), access)
+        return Refuse(errors.overloaded("admission.in_flight_per_sandbox"), access)
     if record.state is State.RUNNING:
         return Forward(access, record, grant)
     return Wake(access, record)
@@ -180,7 +218,7 @@ def _authorise(
     """Which credential speaks for the request: proxy header, query token or cookie, in that order."""
     kind = Transport.WEBSOCKET if head.websocket else Transport.HTTP
     if head.proxy_mode:
-        tokens, family, names = tuple(head.proxy_tokens), Family.PROXY, PROXY
+        tokens, family, names = head.section.proxy_tokens, Family.PROXY, PROXY
     elif head.edge_tokens:
         # A query token decides alone: falling back to the cookie would hide that a link is dead.
         tokens, family, names = head.edge_tokens, Family.EDGE, DIRECT
@@ -202,7 +240,7 @@ def _authorise(
 def _by_cookie(
     head: Head, asked: Asked, view: View, target: Target, now: float
 ) -> Access | Refuse | Verify:
-    tokens = cookie_values(head, asked.cookie_name) if head.cookies else []
+    tokens = cookie_values(head, asked.cookie_name)
     kind = Transport.HTTP
     if head.websocket and not (
         view.websocket_cookie and tokens and head.values(b"origin") == [asked.origin]
@@ -251,7 +289,7 @@ def _by_token(
 def cookie_values(head: Head, name: bytes) -> list[bytes]:
     """The values of every cookie of that name, in order (RFC 6265 section 5.4 allows several)."""
     values = []
-    for _, header in head.cookies:
+    for _, header in head.section.cookies:
         if name in header:
             for pair in header.split(b";"):
                 key, _, value = pair.strip(b" \t").partition(b"=")
@@ -293,7 +331,7 @@ def _policy_problem(
     if record.previews_disabled:
         return errors.PREVIEW_SANDBOX_DISABLED
     if record.traffic_token_sha256 is not None:
-        return _traffic_problem(head.traffic_tokens, record.traffic_token_sha256)
+        return _traffic_problem(head.section.traffic_tokens, record.traffic_token_sha256)
     return None
 
 
@@ -315,7 +353,7 @@ def grant_problem(access: Access, grant: GrantRecord, now: float) -> Problem | N
     return None
 
 
-def _traffic_problem(tokens: list[bytes], expected_sha256: str) -> Problem | None:
+def _traffic_problem(tokens: tuple[bytes, ...], expected_sha256: str) -> Problem | None:
     if not tokens:
         return errors.TRAFFIC_ACCESS_TOKEN_MISSING
     digest = hashlib.sha256(tokens[0]).hexdigest().encode()

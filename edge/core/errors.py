@@ -48,6 +48,11 @@ class EdgeError(Exception):
     close: bool = False
     allow: str | None = None
 
+    @property
+    def limit(self) -> str:
+        """The setting that was reached, if it is one; a bounded metric label."""
+        return str(self.details.get("limit", ""))
+
     def __str__(self) -> str:
         return f"{self.problem.code}: {self.problem.message}"
 
@@ -272,6 +277,16 @@ PREVIEW_UPSTREAM_TIMEOUT = _row(
     "The app accepted the request and did not begin to answer in time.",
     "Look at the app's log.",
 )  # fmt: skip
+
+
+def overloaded(limit: str) -> EdgeError:
+    """There is no room; ``limit`` is the setting that says so, such as ``admission.waiting``."""
+    return EdgeError(PREVIEW_OVERLOADED, {"limit": limit})
+
+
+def too_large(limit: str) -> EdgeError:
+    """A head beyond the setting ``limit``. Where it ends is not known, so the connection ends."""
+    return EdgeError(REQUEST_HEADER_TOO_LARGE, {"limit": limit}, close=True)
 
 
 def bad_request(why: str) -> EdgeError:

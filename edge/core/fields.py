@@ -88,7 +88,6 @@ _UNREMEMBERED = frozenset(
         Kind.PROXY_TOKEN,
         Kind.TRAFFIC_TOKEN,
         Kind.REQUEST_ID,
-        Kind.CONTENT_LENGTH,
     }
 )
 _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-websocket-key"})
@@ -107,6 +106,8 @@ class FieldReader:
         self._names = names
         self._prefixes = prefixes
         self._known: dict[bytes, Field] = {}
+        self.plain: set[bytes] = set()
+        """Lines known to be well-formed and only to be kept: most of any head, for one look each."""
 
     @classmethod
     def for_requests(cls) -> FieldReader:
@@ -129,11 +130,16 @@ class FieldReader:
             return None
         name = match[1].lower()
         kind = self._classify(name)
+        if kind is Kind.REFERER and b"?" not in line:
+            kind = Kind.KEEP  # only a query can hold what must not be forwarded
         field = Field(kind, name, match[2].rstrip(b" \t"), line)
         if len(line) <= _LINE_MAX and kind not in _UNREMEMBERED and name not in _SECRET_NAMES:
             if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
+                self.plain.clear()
             self._known[line] = field
+            if not kind:
+                self.plain.add(line)
         return field
 
     def _classify(self, name: bytes) -> Kind:

@@ -13,8 +13,8 @@ from edge.core.answer import Answer
 from edge.core.credentials import Family
 from edge.core.decide import Forward
 from edge.core.head import Head, strip_query_credentials
+from edge.core.section import Section
 
-VIA = b"Via: 1.1 preview-edge"
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
 _FORWARDED = b"forwarded"
 _X_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
@@ -39,31 +39,60 @@ def request_head(
     head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
 ) -> bytes:
     """The head that goes to the upstream, with its empty line."""
-    # A copy, because the request may be decided and sent again, perhaps under another record.
-    lines = head.lines.copy()
+    return head_of(head, outward(head.section, way, peer, cookie_name), request_id)
+
+
+@dataclass(slots=True)
+class Outward:
+    """What a `Section` becomes on its way to the upstream.
+
+    ``instead`` says what goes out in the place of a line (nothing = it is dropped); lines it does not
+    name go out as they are. ``added`` is what the edge says, up to the value of X-Request-Id. ``lines``
+    are those of the latest request, ``made`` the whole section that came of them.
+    """
+
+    instead: dict[bytes, bytes]
+    added: bytes
+    lines: list[bytes] | None = None
+    made: bytes = b""
+
+
+def outward(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> Outward:
+    """Depends on nothing but the arguments, so that requests which share them share it (`Passage`)."""
+    instead = section.outward.copy()
     if way.record.mask_request_host is not None:
-        _mask_host(lines, head.host_at, way.record.mask_request_host, way.access.target.port)
-    if head.cookies:
-        _strip_cookies(lines, head.cookies, cookie_name)
-    for index, value in head.referers:
+        _mask_host(instead, section, way.record.mask_request_host, way.access.target.port)
+    for line, value in section.cookies:
+        instead[line] = _strip_cookie(line, value, cookie_name)
+    for line, value in section.referers:
         if b"edge_token=" in value or b"__ns_preview_transport=" in value:
-            lines[index] = b"Referer: " + strip_query_credentials(value)
-    out = [head.method + b" " + head.target + b" HTTP/1.1", *filter(None, lines)]
-    if head.length is not None:
-        out.append(b"Content-Length: %d" % head.length)
-    elif head.chunked:
-        out.append(b"Transfer-Encoding: chunked")
-    if head.websocket:
-        out.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+            instead[line] = b"Referer: " + strip_query_credentials(value)
+    added = []
+    if section.length is not None:
+        added.append(b"Content-Length: %d" % section.length)
+    elif section.chunked:
+        added.append(b"Transfer-Encoding: chunked")
+    if section.websocket:
+        added.append(b"Connection: Upgrade\r\nUpgrade: websocket")
     if way.access.family is Family.PROXY:
-        out += [entry.line for entry in head.forwarded]
+        added += [entry.line for entry in section.forwarded]
     else:
-        out.append(_forwarded(head, peer))
-    out.append(b"X-Request-Id: " + request_id + b"\r\n" + VIA + b"\r\n\r\n")
-    return b"\r\n".join(out)
+        added.append(_forwarded(section, peer))
+    return Outward(instead, b"\r\n".join([*added, b"X-Request-Id: "]))
 
 
-def _mask_host(lines: list[bytes], host_at: int, mask: str, port: int) -> None:
+def head_of(head: Head, way: Outward, request_id: bytes) -> bytes:
+    """A head for the upstream, with its empty line."""
+    lines = head.lines
+    if way.lines is not lines:
+        kept = filter(None, map(way.instead.get, lines, lines))
+        way.lines, way.made = lines, b"\r\n".join([*kept, way.added])
+    return b"%b %b HTTP/1.1\r\n%b%b\r\nVia: 1.1 preview-edge\r\n\r\n" % (
+        head.method, head.target, way.made, request_id,
+    )  # fmt: skip
+
+
+def _mask_host(instead: dict[bytes, bytes], section: Section, mask: str, port: int) -> None:
     """Put the record's Host in the place of the public one.
 
     The mask is a sandbox owner's text: one with a CR LF in it would write further fields, or a whole
@@ -72,27 +101,28 @@ def _mask_host(lines: list[bytes], host_at: int, mask: str, port: int) -> None:
     """
     masked = mask.replace("${PORT}", str(port))
     if _HOST_VALUE.fullmatch(masked):
-        lines[host_at] = b"Host: " + masked.encode("ascii")
+        instead[section.host_line] = b"Host: " + masked.encode("ascii")
 
 
-def _strip_cookies(lines: list[bytes], cookies: list[tuple[int, bytes]], name: bytes) -> None:
+def _strip_cookie(line: bytes, value: bytes, name: bytes) -> bytes:
     """Take the continuation cookie out; other cookies stay byte for byte, an emptied line goes."""
-    for index, value in cookies:
-        if name in value:
-            pairs = value.split(b";")
-            kept = [p for p in pairs if p.strip(b" \t").partition(b"=")[0] != name]
-            if len(kept) < len(pairs):
-                rest = b";".join(kept).lstrip(b" \t")
-                lines[index] = b"Cookie: " + rest if rest else b""
+    if name not in value:
+        return line
+    pairs = value.split(b";")
+    kept = [pair for pair in pairs if pair.strip(b" \t").partition(b"=")[0] != name]
+    if len(kept) == len(pairs):
+        return line
+    rest = b";".join(kept).lstrip(b" \t")
+    return b"Cookie: " + rest if rest else b""
 
 
-def _forwarded(head: Head, peer: Peer) -> bytes:
+def _forwarded(section: Section, peer: Peer) -> bytes:
     """X-Forwarded-For, -Proto and -Host: the truth, appended to what a trusted proxy said."""
-    if not (peer.trusted and head.forwarded):
-        return _X_FORWARDED % (peer.address, peer.scheme, head.host)
+    if not (peer.trusted and section.forwarded):
+        return _X_FORWARDED % (peer.address, peer.scheme, section.host)
     said: dict[bytes, list[bytes]] = {}
     others = b""
-    for entry in head.forwarded:
+    for entry in section.forwarded:
         if entry.name in (_FOR, _PROTO, _HOST, _FORWARDED):
             said.setdefault(entry.name, []).append(entry.value)
         else:
@@ -100,7 +130,7 @@ def _forwarded(head: Head, peer: Peer) -> bytes:
     # Several lines are one list, in their order (RFC 9110 section 5.3): apps count from its end.
     chain = [value for value in said.get(_FOR, ()) if value] + [peer.address]
     hosts = said.get(_HOST, ())
-    host = hosts[0] if len(hosts) == 1 else head.host
+    host = hosts[0] if len(hosts) == 1 else section.host
     nodes = [value for value in said.get(_FORWARDED, ()) if value]
     if nodes:
         # RFC 7239 section 6: an IPv6 address stands in brackets, and those in quotes.
@@ -140,6 +170,15 @@ def answer_head(
         out.append(b"Connection: keep-alive")
     out.append(b"\r\n")
     return b"\r\n".join(out)
+
+
+def plain_head(answer: Answer) -> bytes:
+    """`answer_head` of the common case: for HTTP/1.1, going on, no cookie. Made once for an `Answer`."""
+    if not answer.plain:
+        answer.plain = answer_head(
+            answer, chunked=answer.length is None, close=False, minor=1, cookie=None
+        )
+    return answer.plain
 
 
 def interim_head(answer: Answer) -> bytes:

@@ -40,7 +40,7 @@ class ExchangeReport:
 
     ``started`` is Unix time; durations are seconds; ``path`` has no query, because queries carry
     credentials; ``problem`` is set when the edge itself answered. ``waited`` is the time spent parked
-    (look-ups and wakes), part of ``duration``.
+    (look-ups and wakes), part of ``duration``. ``limit`` is the setting that left no room for it.
     """
 
     started: float
@@ -61,6 +61,7 @@ class ExchangeReport:
     grant_id: str
     bytes_in: int
     bytes_out: int
+    limit: str = ""
 
 
 @dataclass(slots=True)

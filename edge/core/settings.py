@@ -157,12 +157,16 @@ class AdmissionSettings(Group):
     """Client connections per peer address; 0 = no limit (right behind a load balancer)."""
     in_flight_per_sandbox: Count = 2_000
     """Exchanges and tunnels running or waiting per sandbox; 0 = no limit."""
+    in_flight_per_grant: Count = 0
+    """Exchanges and tunnels running on one grant; 0 = no limit but the sandbox's."""
     waiting: Count = 5_000
     """Exchanges waiting for wakes in all; 0 = no limit."""
     waiting_per_sandbox: Count = 1_000
     """Exchanges waiting for one sandbox's wake; 0 = no limit."""
     waiting_per_grant: Count = 1_000
     """Exchanges waiting on one grant; 0 = no limit."""
+    memory_bytes: Count | None = None
+    """Resident bytes of a process above which new work is refused and the old goes on; 0 = no limit, unset = nine tenths of the container's limit (cgroup v2), shared by the workers."""
 
 
 class DeadlineSettings(Group):

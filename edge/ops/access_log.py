@@ -6,6 +6,7 @@ client may fill with anything, are searched for tokens in every encoding that a 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import unquote
@@ -18,39 +19,64 @@ from edge.core.reports import ExchangeReport
 _MAX_TEXT = 2048
 """Characters of a path or host that are kept. A line is for people and their tools, not an archive."""
 
+_SHORT = 200
+"""Characters of a text that is worth remembering."""
+
+_HARMLESS = re.compile(r"[A-Za-z0-9/_-]{0,200}(\.[A-Za-z0-9]{1,8})?")
+"""Paths that have nothing to escape, to decode or (a token has two dots) to hide."""
+
 _DECODINGS = 3
 """Layers of percent-encoding that are looked through."""
 
 
 def access_line(report: ExchangeReport) -> bytes:
-    """One exchange as a line. Times are Unix-derived RFC 3339 in UTC, durations milliseconds."""
+    """One exchange as a line. Times are Unix-derived RFC 3339 in UTC, durations milliseconds.
+
+    ``request_id`` and ``method`` are tokens (RFC 9110 section 5.6.2) and need no escapes.
+    """
     problem = report.problem
-    record = {
-        "time": timestamp(report.started),
-        "request_id": report.request_id,
-        "peer": report.peer,
-        "method": report.method,
-        "host": clean(report.host),
-        "path": clean(report.path.partition("?")[0]),
-        "status": report.status,
-        "code": problem.code if problem is not None else None,
-        "end": report.end,
-        "wake": report.role,
-        "tunnel": report.tunnel,
-        "sandbox": report.sandbox_id,
-        "port": report.port,
-        "grant": report.grant_id,
-        "bytes_in": report.bytes_in,
-        "bytes_out": report.bytes_out,
-        "duration_ms": round(report.duration * 1000, 3),
-        "waited_ms": round(report.waited * 1000, 3),
-    }
+    code = f'"{problem.code}"' if problem is not None else "null"
+    where = _where(report.peer, report.host, report.sandbox_id, report.port, report.grant_id)
+    # Written out, because building a dictionary for an encoder costs three times as much.
+    return (
+        f'{{"time":"{timestamp(report.started)}","request_id":"{report.request_id}",'
+        f'"method":"{report.method}","path":{_path(report.path)},{where},'
+        f'"status":{report.status},"code":{code},"end":"{report.end}","wake":"{report.role}",'
+        f'"tunnel":{"true" if report.tunnel else "false"},'
+        f'"bytes_in":{report.bytes_in},"bytes_out":{report.bytes_out},'
+        f'"duration_ms":{report.duration * 1000:.3f},"waited_ms":{report.waited * 1000:.3f}}}\n'
+    ).encode()
+
+
+def _where(peer: str, host: str, sandbox_id: str, port: int, grant_id: str) -> str:
+    """What the requests of a client have in common."""
+    if len(host) > _SHORT:
+        return _members(peer, host, sandbox_id, port, grant_id)
+    return _remembered_members(peer, host, sandbox_id, port, grant_id)
+
+
+def _members(peer: str, host: str, sandbox_id: str, port: int, grant_id: str) -> str:
+    return (
+        f'"peer":{_encoded(peer)},"host":{_encoded(host)},"sandbox":{_encoded(sandbox_id)},'
+        f'"port":{port},"grant":{_encoded(grant_id)}'
+    )
+
+
+_remembered_members = lru_cache(maxsize=4096)(_members)
+
+
+def _path(text: str) -> str:
+    """A path, without query and credentials, as a JSON string."""
+    return f'"{text}"' if _HARMLESS.fullmatch(text) else _encoded(text.partition("?")[0])
+
+
+def _encoded(text: str) -> str:
+    cleaned = clean(text)
     try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(cleaned).decode()
     except orjson.JSONEncodeError:
         # Lone surrogates: bytes of a client that are no UTF-8, decoded somewhere to keep them.
-        plain = {key: _encodable(value) for key, value in record.items()}
-        return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(cleaned.encode("utf-8", "replace").decode()).decode()
 
 
 def timestamp(seconds: float) -> str:
@@ -82,7 +108,3 @@ def _without_credentials(text: str) -> str:
         if redacted != decoded:
             return redacted
     return redact_text(text)
-
-
-def _encodable(value: object) -> object:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

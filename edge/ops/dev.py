@@ -9,49 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
-import secrets
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from edge.core.settings import Settings
 from edge.ops.children import Child, ChildEnded
-from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError, load_settings
+from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError
 from edge.ops.process import StartError, Stop, cannot_listen
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
+from edge.ops.shared import OWN_VARIABLES, Options, Shared
 from edge.wake.scope import Scope
 
 CONTROL_PLANE = (sys.executable, "-m", "edge.appliance", "--config", "-")
 EDGE = (sys.executable, "-m", "edge", "serve", "--tied", "--config")
 
-_PRIVATE = frozenset({CONFIG_VARIABLE, "NULLSPACE_API_KEY"})
+_PRIVATE = OWN_VARIABLES | {CONFIG_VARIABLE, "NULLSPACE_API_KEY"}
 
-ISSUER = "preview-edge-dev"
 EDGE_PATIENCE = 8.0
 """Seconds the edge may take to drain; its own limits below are shorter."""
+INSISTENCE = 1.0
+"""Seconds the edge may still take to end its workers once a second signal says so."""
 CONTROL_PLANE_PATIENCE = 10.0
 """Seconds the control plane may take to end its sandboxes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line of ``dev``. Ports may be 0; ``window`` is in seconds."""
-
-    host: str
-    api_port: int
-    edge_port: int
-    admin_port: int
-    public_hostname: str
-    data_dir: Path
-    demo: bool
-    window: float
-    workers: int
-    api_key: str
 
 
 class Dev:
@@ -69,8 +51,7 @@ class Dev:
         self._environ = {k: v for k, v in environ.items() if k not in _PRIVATE}
         self._bare_environ = {k: v for k, v in self._environ.items() if not k.startswith(PREFIX)}
         self._command = control_plane
-        self._service_token = secrets.token_hex(32)
-        self._cookie_key = secrets.token_hex(32)
+        self._shared = Shared(options)
         self._scope = Scope(self._crashed)
         self._children: list[Child] = []
         self._held: list[str] | None = []
@@ -119,49 +100,16 @@ class Dev:
             ) from None
         with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
             # Once with any port, so that a wrong setting is told before a process is started.
-            self._settings(Path(folder), options.api_port or 1)
-
-    def _settings(self, folder: Path, api_port: int) -> tuple[Path, Settings]:
-        """Write the edge's settings file and read it back, the environment over it."""
-        file = folder / "edge.toml"
-        file.touch(mode=0o600)
-        file.write_text(_toml(self._edge_settings(api_port)))
-        return file, load_settings(file, self._environ)
-
-    def _edge_settings(self, api_port: int) -> dict[str, dict[str, object]]:
-        options = self._options
-        api = base_url(options.host, api_port)
-        cookie = {"kid": "dev", "secret": self._cookie_key}
-        return {
-            "": {
-                "public_hostname": options.public_hostname,
-                "public_scheme": "http",
-                "public_port": options.edge_port,
-            },
-            "listen": {
-                "host": options.host,
-                "port": options.edge_port,
-                "admin_host": options.host,
-                "admin_port": options.admin_port,
-                "workers": options.workers,
-            },
-            "control_plane": {"url": api, "token": self._service_token},
-            "tokens": {"issuer": ISSUER, "jwks_url": f"{api}/.well-known/jwks.json"},
-            "cookie": {"keys": [cookie]},
-            "wake": {"window": options.window},
-            "log": {"access": str((options.data_dir / "access.log").resolve())},
-            # Somebody waits at the terminal for Ctrl-C to be done.
-            "drain": {"timeout": 2.0, "waiters": 0.5, "tunnels": 0.5},
-        }
+            self._shared.write_for_edge(Path(folder), options.api_port or 1, self._environ)
 
     # --- Start --------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
         control_plane = await self._child("control plane", self._command)
-        control_plane.tell(self._control_plane_settings())
+        control_plane.tell(self._shared.for_control_plane())
         api_port = _port(await control_plane.heard("listening"))
         with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
-            file, _ = self._settings(Path(folder), api_port)
+            file = self._shared.write_for_edge(Path(folder), api_port, self._environ)
             edge = await self._child("edge", (*EDGE, str(file)))
             listening = await edge.heard("listening")
         edge_port, admin_port = _port(listening), _port(listening, "admin_port")
@@ -182,40 +130,22 @@ class Dev:
         self._held = None
         _print(banner(addresses, demo))
 
-    def _control_plane_settings(self) -> dict[str, object]:
-        options = self._options
-        ports = (options.api_port, options.edge_port, options.admin_port)
-        return {
-            "host": options.host,
-            "port": options.api_port,
-            "api_key": options.api_key,
-            "service_token": self._service_token,
-            "issuer": ISSUER,
-            "public_hostname": options.public_hostname,
-            "public_scheme": "http",
-            "public_port": options.edge_port,
-            "data_dir": str(options.data_dir.resolve()),
-            "demo": options.demo,
-            "reserved_ports": [port for port in ports if port],
-            "await_edge": True,
-        }
-
     async def _child(self, name: str, command: Sequence[str]) -> Child:
         def complain(line: str) -> None:
             text = edge_line(line) if name == "edge" else printable(f"{name}: {line}")
             if text is None:
                 return
             if self._held is not None:
-                self._held.append(
-                    text
-                )  # Until all is up, for it may be the reason why it never is.
-            else:
+                # Until all is up, for it may be the reason why it never is.
+                self._held.append(text)
+                return
+            try:
                 _print(text)
+            except OSError:
+                pass  # The terminal is gone; a signal will follow.
 
         environ = self._environ if name == "edge" else self._bare_environ
-        child = await Child.start(
-            name, command, environment=environ, scope=self._scope, on_error_line=complain
-        )
+        child = await Child.start(name, command, environment=environ, on_error_line=complain)
         self._children.append(child)
         return child
 
@@ -254,9 +184,11 @@ class Dev:
         await self._scope.close()
 
     def _kill(self) -> None:
-        """The second signal: the edge has nothing to lose; the control plane must still end sandboxes."""
+        """The second signal: no more drain, but workers and sandboxes must still be ended."""
         for child in self._children:
-            child.signal(signal.SIGKILL if child.name == "edge" else signal.SIGTERM)
+            child.signal(signal.SIGTERM)
+            if child.name == "edge":
+                asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
 
     def _crashed(self, name: str, error: BaseException) -> None:
         if not isinstance(error, ChildEnded | StartError | ConfigurationError):
@@ -296,26 +228,6 @@ def _port(said: Mapping[str, object], key: str = "port") -> int:
     if not isinstance(port, int):
         raise StartError(f"a child process said no {key}: {said!r}")
     return port
-
-
-def _toml(groups: Mapping[str, Mapping[str, object]]) -> str:
-    """Settings as TOML. Strings, numbers and lists of tables are all that dev needs."""
-    lines: list[str] = []
-    for group, settings in groups.items():
-        lines += [f"[{group}]"] if group else []
-        lines += [f"{key} = {_toml_value(value)}" for key, value in settings.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: object) -> str:
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{key} = {_toml_value(v)}" for key, v in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_toml_value, value)) + "]"
-        case _:
-            # Of the escapes of JSON and TOML only those beyond ASCII differ; TOML takes them as they are.
-            return json.dumps(value, ensure_ascii=False)
 
 
 def _print(text: str) -> None:

@@ -66,6 +66,7 @@ class Metrics(Collector):
         self._bytes_in = 0
         self._bytes_out = 0
         self._tunnels: dict[End, int] = dict.fromkeys(End, 0)
+        self._limits: dict[str, int] = {}
         self._woken: dict[tuple[Role, str], int] = {}
         self._wakes: dict[str, int] = {"ok": 0}
         self._phases = {phase: Histogram(PHASE) for phase in PHASES}
@@ -90,6 +91,8 @@ class Metrics(Collector):
             self._waited.observe(report.duration)
         else:
             self._direct.observe(report.duration)
+        if report.limit:
+            self._limits[report.limit] = self._limits.get(report.limit, 0) + 1
         if report.role is not Role.NONE:
             woken = (report.role, code or "ok")
             self._woken[woken] = self._woken.get(woken, 0) + 1
@@ -164,6 +167,12 @@ class Metrics(Collector):
             "Tunnels that are over, by reason.",
             ["reason"],
             (((end,), n) for end, n in self._tunnels.items()),
+        )
+        yield _counter(
+            "limits_reached",
+            "Exchanges refused because of a limit or a deadline, by the setting that says so.",
+            ["setting"],
+            (((setting,), n) for setting, n in self._limits.items()),
         )
         yield _counter(
             "upstream_connects",

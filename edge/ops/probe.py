@@ -16,8 +16,10 @@ def alive(host: str, port: int) -> str | None:
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as e:
+    except OSError as e:
         return f"no answer from the admin listener on {host}:{port}: {e}"
+    except http.client.HTTPException:
+        return f"no answer from the admin listener on {host}:{port}: what listens there is another"
     finally:
         connection.close()
     return None if status == 200 else f"the admin listener answered {status}"

@@ -51,13 +51,15 @@ class Stop:
     """The wish to stop: SIGTERM, SIGINT, or the end of standard input for a child tied to its parent.
 
     The first signal sets `asked`. A second one calls ``insisted``; without it, the signals have their
-    default effect from the first one on, so that a second one ends the process at once.
+    default effect from the first one on, so that a second one ends the process at once. ``orphaned``
+    tells that standard input has ended.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, insisted: Callable[[], None] | None = None) -> None:
         self.asked = asyncio.Event()
+        self.orphaned = False
         self._insisted = insisted
         self._loop = asyncio.get_running_loop()
         for number in self.SIGNALS:
@@ -69,7 +71,11 @@ class Stop:
 
     async def tie_to_stdin(self) -> None:
         """From now on the end of standard input counts as a signal: the parent process is gone."""
-        await self._loop.connect_read_pipe(lambda: _UntilEnd(self.asked.set), sys.stdin)
+        await self._loop.connect_read_pipe(lambda: _UntilEnd(self._left_alone), sys.stdin)
+
+    def _left_alone(self) -> None:
+        self.orphaned = True
+        self.asked.set()
 
     def _signalled(self) -> None:
         if self.asked.is_set() and self._insisted is not None:

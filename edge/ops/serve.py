@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from edge.core.settings import Settings
 from edge.ops.events import EventLog
@@ -22,12 +23,12 @@ async def serve(settings: Settings, *, tied: bool = False) -> int:
     Says ``{"event": "listening", "port": N, "admin_port": M}`` on standard output once it accepts
     connections. ``tied``: standard input is a pipe from the parent, whose end means to stop.
     """
+    if settings.listen.workers > 1:
+        await _supervise(settings, tied=tied)
+        return 0
     stop = Stop()
     if tied:
         await stop.tie_to_stdin()
-    if settings.listen.workers > 1:
-        await _supervise(settings, stop)
-        return 0
     edge = build_edge(settings)
     stop.on_hangup(edge.reopen_logs)
     await edge.start()
@@ -37,10 +38,14 @@ async def serve(settings: Settings, *, tied: bool = False) -> int:
     return 0
 
 
-async def _supervise(settings: Settings, stop: Stop) -> None:
+async def _supervise(settings: Settings, *, tied: bool) -> None:
     stderr = LineWriter(2)
     events = EventLog(stderr, settings.log.level, wall=time.time)
     supervisor = Supervisor(settings, events, stderr)
+    # Not by the signal's default effect: the workers would drain on without us.
+    stop = Stop(supervisor.kill)
+    if tied:
+        await stop.tie_to_stdin()
     stop.on_hangup(lambda: supervisor.signal(signal.SIGHUP))
     await supervisor.start()
     say("listening", port=supervisor.port, admin_port=supervisor.admin_port)
@@ -50,7 +55,10 @@ async def _supervise(settings: Settings, stop: Stop) -> None:
 
 async def work(status_fd: int) -> int:
     """One worker's life. Its settings come over standard input, its start is told on ``status_fd``."""
-    settings, admin_socket = taken_over(sys.stdin.buffer.readline())
+    try:
+        settings, admin_socket = taken_over(sys.stdin.buffer.readline())
+    except ValueError:
+        raise StartError("worker: started by `serve`, never by hand; see listen.workers") from None
     stop = Stop()
     await stop.tie_to_stdin()
     edge = build_edge(settings, admin_socket=admin_socket)
@@ -63,7 +71,18 @@ async def work(status_fd: int) -> int:
     _tell(status_fd, {"listening": edge.port})
     await stop.asked.wait()
     await edge.stop()
+    if stop.orphaned:
+        _tidy_up(admin_socket)
     return 0
+
+
+def _tidy_up(admin_socket: Path) -> None:
+    """Remove what a supervisor that was killed could not; the last worker removes the folder."""
+    admin_socket.unlink(missing_ok=True)
+    try:
+        admin_socket.parent.rmdir()
+    except OSError:
+        pass  # Another worker's socket is in it.
 
 
 def _tell(fd: int, said: dict[str, object]) -> None:

@@ -22,6 +22,7 @@ from edge.ops.admin import Admin
 from edge.ops.configuration import ConfigurationError
 from edge.ops.events import EventLog
 from edge.ops.lines import LineWriter
+from edge.ops.memory import INTERVAL, Pressure, bound, resident
 from edge.ops.metrics import Metrics
 from edge.ops.process import StartError, cannot_listen
 from edge.ops.readings import register_readings
@@ -136,6 +137,7 @@ class Edge:
             self._background.spawn(self._for_ever("keys", self.keys.run), name="keys")
             self._background.spawn(self._for_ever("usage", self.usage.run), name="usage")
             self._background.spawn(self._for_ever("tick", self._tick), name="tick")
+            self._background.spawn(self._for_ever("memory", self._watch_memory), name="memory")
             await self._listen_for_clients()
         except BaseException:
             await self._let_go()
@@ -241,6 +243,17 @@ class Edge:
         while True:
             await asyncio.sleep(TICK)
             self.flow.tick()
+
+    async def _watch_memory(self) -> None:
+        """Let nothing new in while memory is short (``admission.memory_bytes``)."""
+        listen, admission = self.settings.listen, self.settings.admission
+        pressure = Pressure(bound(admission.memory_bytes, listen.workers))
+        while pressure.limit:
+            high = pressure.high(resident())
+            if high is not self.admission.pressed:
+                self.admission.pressed = high
+                self.telemetry.event("memory_short" if high else "memory_relieved")
+            await asyncio.sleep(INTERVAL)
 
     def _keys_changed(self, _: Keys) -> None:
         self._tokens.forget()

@@ -183,6 +183,11 @@ class Supervisor:
         self._tell("stopped")
         self._stderr.close()
 
+    def kill(self) -> None:
+        """End all workers at once; `stop` then has nothing to wait for."""
+        self._stopping.set()
+        self.signal(signal.SIGKILL)
+
     def signal(self, number: signal.Signals) -> None:
         """Pass a signal on to every living worker."""
         for worker in self._workers:
@@ -248,24 +253,27 @@ class Supervisor:
 
     # --- Speaking for all -----------------------------------------------------------------------------
 
+    # All are asked at once, or a few that hang would take longer than whoever asks us waits.
+
     async def _unready(self) -> list[str]:
         reasons = ["draining"] if self._stopping.is_set() else []
-        for worker in self._workers:
-            answer = await self._ask(worker, "/readyz")
-            if answer is None:
-                reasons.append(f"{worker.name}: not running")
-            else:
-                reasons += [
-                    f"{worker.name}: {why}" for why in json.loads(answer).get("reasons", ())
-                ]
+        for more in await asyncio.gather(*map(self._reasons, self._workers)):
+            reasons += more
         return reasons
 
+    async def _reasons(self, worker: _Worker) -> list[str]:
+        answer = await self._ask(worker, "/readyz")
+        said = ["not running"] if answer is None else json.loads(answer).get("reasons", ())
+        return [f"{worker.name}: {why}" for why in said]
+
     async def _metrics(self) -> bytes:
-        for worker in self._workers:
-            text = await self._ask(worker, "/metrics")
-            if text is not None:
-                self._merger.scraped(worker.name, text)
+        await asyncio.gather(*map(self._scrape, self._workers))
         return self._merger.exposition()
+
+    async def _scrape(self, worker: _Worker) -> None:
+        text = await self._ask(worker, "/metrics")
+        if text is not None:
+            self._merger.scraped(worker.name, text)
 
     async def _ask(self, worker: _Worker, path: str) -> str | None:
         """A worker's answer on its admin socket; None when there is none to be had."""

@@ -32,7 +32,7 @@ class Continuation:
         """The Set-Cookie line for these claims; None when the client shows that it has the cookie."""
         name = self.name(scheme)
         value = self._value(claims)
-        if head.cookies and value in cookie_values(head, name):
+        if value in cookie_values(head, name):
             return None
         age = max(0, int(claims.exp - self._wall()))
         secure = b"; Secure" if scheme == b"https" else b""

@@ -18,7 +18,7 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from edge.core import errors, outbound
+from edge.core import errors
 from edge.core.decide import Access, Forward
 from edge.core.errors import EdgeError, Problem, bad_request
 from edge.core.head import Head
@@ -58,61 +58,42 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 class Exchange:
     """One request and its answer. Times are `flow.clock` seconds unless said otherwise."""
 
-    __slots__ = (
-        "access",
-        "admitted",
-        "answer",
-        "client",
-        "deadline",
-        "end",
-        "flow",
-        "head",
-        "noted_in",
-        "noted_out",
-        "phase",
-        "problem",
-        "request",
-        "request_id",
-        "resolved",
-        "retried",
-        "role",
-        "sent",
-        "started",
-        "started_at",
-        "status",
-        "task",
-        "tunnel",
-        "upstream",
-        "waited",
-        "way",
-    )
+    # Most requests never change most of these: a class attribute costs them nothing.
+    phase = Phase.IDLE
+    sent = Sent.NOTHING
+    role = Role.NONE
+    end = End.COMPLETE
+    request: RequestRelay | None = None
+    answer: AnswerRelay | None = None
+    access: Access | None = None
+    way: Forward | None = None
+    upstream: UpstreamConnection | None = None
+    tunnel: Tunnel | None = None
+    task: asyncio.Task[None] | None = None
+    problem: Problem | None = None
+    limit = ""
+    status = 0
+    waited = 0.0
+    admitted = False
+    retried = False
+    noted = False  # whether the request itself was reported as usage
+    noted_in = noted_out = 0
 
     def __init__(self, flow: Flow, client: ClientConnection, head: Head) -> None:
         self.flow = flow
         self.client = client
         self.head = head
-        self.phase = Phase.IDLE
-        self.sent = Sent.NOTHING
-        self.request = flow.request_relay(head) if head.has_body else None
-        self.answer: AnswerRelay | None = None
-        self.access: Access | None = None
-        self.way: Forward | None = None
-        self.upstream: UpstreamConnection | None = None
-        self.tunnel: Tunnel | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.request_id = head.request_id or flow.new_request_id()
+        section = head.section
+        if section.chunked or section.length:
+            self.request = flow.request_relay(head)
+        self.request_id = (section.request_ids and head.request_id) or flow.new_request_id()
         self.started = flow.clock()
         self.started_at = flow.wall()
-        self.deadline = self.started + flow.settings.wake.window
-        self.waited = 0.0
-        self.role = Role.NONE
-        self.end = End.COMPLETE
-        self.status = 0
-        self.problem: Problem | None = None
-        self.admitted = False
-        self.resolved = False
-        self.retried = False
-        self.noted_in = self.noted_out = 0
+
+    @property
+    def deadline(self) -> float:
+        """When the window is over for this exchange, should it have to wait."""
+        return self.started + self.flow.settings.wake.window
 
     def __repr__(self) -> str:
         where = self.head.host.decode("latin-1")
@@ -146,6 +127,15 @@ class Exchange:
     def request_complete(self) -> bool:
         """Every byte of the request has come from the client."""
         return self.request is None or self.request.done
+
+    def ends_connection(self) -> bool:
+        """Whether the client's connection must end with this exchange."""
+        most = self.flow.settings.limits.requests_per_connection
+        return (
+            self.flow.draining
+            or not self.head.section.keep_alive
+            or (most > 0 and self.client.requests >= most)
+        )
 
     # --- the client's side ----------------------------------------------------------------------------
 
@@ -205,13 +195,10 @@ class Exchange:
 
     def relay_through(self, upstream: UpstreamConnection) -> None:
         """A connection to the upstream is ours: send what there is of the request."""
-        flow, head, way = self.flow, self.head, self.way
-        assert way is not None
+        flow = self.flow
         self.phase, self.upstream = Phase.RELAYING, upstream
-        self.answer = flow.answer_relay(self)
-        out = outbound.request_head(
-            head, way, self.client.peer_of(head), flow.cookie_name(self), self.request_id
-        )
+        self.answer = flow.answer_relay(self, upstream.before)
+        out = flow.request_head(self)
         request = self.request
         if request is not None:
             try:
@@ -223,8 +210,9 @@ class Exchange:
                 self.refuse(bad_request(str(e)))
                 return
         self.sent = Sent.MAYBE
-        upstream.write(out)
-        flow.dispatched(self)
+        upstream.transport.write(out)
+        if self.role is not Role.NONE:
+            flow.dispatched(self)
         if request is not None:
             self._after_upload(request)
         else:
@@ -243,13 +231,15 @@ class Exchange:
         except (InvalidAnswer, FramingError):
             self._upstream_failed(errors.PREVIEW_UPSTREAM_INVALID, End.UPSTREAM_INVALID)
             return
-        self.sent = Sent.CERTAIN
-        if not self.status and answer.final is not None:
-            self.status = answer.final.status
-            self.client.clear_deadline()
-            self.flow.answered(self)
+        if not self.status:
+            self.sent = Sent.CERTAIN
+            if answer.final is not None:
+                self.status = answer.final.status
+                self.client.clear_deadline()
+                if self.role is not Role.NONE:
+                    self.flow.answered(self)
         if out:
-            self.client.write(out)
+            self.client.transport.write(out)
         if answer.done:
             if self.status == 101:
                 self._open_tunnel(answer)
@@ -305,6 +295,7 @@ class Exchange:
         assert final is not None and upstream is not None
         self.upstream = None
         complete = self.request_complete
+        upstream.before = final
         upstream.release(reusable=reusable and complete and final.keep_alive and not answer.surplus)
         self._over(End.COMPLETE)
         self.client.answered(keep_alive=complete and not answer.close, linger=not complete)
@@ -318,7 +309,12 @@ class Exchange:
         early = self.client.take()
         upstream.detach()
         self.client.detach()
-        self.tunnel.open(from_client=early, from_upstream=answer.surplus)
+        self.tunnel.open(
+            from_client=early,
+            from_upstream=answer.surplus,
+            client_full=self.client.write_paused,
+            upstream_full=upstream.write_paused,
+        )
 
     def _tunnel_over(self, end: End) -> None:
         self._over(end)
@@ -329,7 +325,7 @@ class Exchange:
     def refuse(self, error: EdgeError, end: End = End.COMPLETE) -> None:
         """Answer with an error. Nothing of an answer may have gone out before."""
         self._drop_upstream()
-        self.status, self.problem = error.problem.status, error.problem
+        self.status, self.problem, self.limit = error.problem.status, error.problem, error.limit
         complete = not error.close and self._swallow_body()
         keep = complete and self.head.keep_alive and not self.flow.draining
         self.client.write(pages.render(error, self.head, self.request_id.decode(), close=not keep))

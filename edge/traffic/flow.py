@@ -20,14 +20,15 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from edge.core import errors
-from edge.core.answer import AnswerScanner
-from edge.core.credentials import Expectation, Keys, TokenCache, verify
+from edge.core import errors, outbound
+from edge.core.answer import Answer, AnswerScanner
+from edge.core.credentials import Expectation, Family, Keys, TokenCache, verify
 from edge.core.decide import (
     Access,
     Asked,
     Forward,
     LookUp,
+    Passage,
     Refuse,
     Verify,
     Wake,
@@ -118,6 +119,12 @@ class Flow:
             settings, keys=keys, tokens=tokens, catalog=catalog, admission=admission
         )
         self._continuation = Continuation(keys, wall)
+        self._cookie_name = self._continuation.name(self.public_scheme)
+        # What is asked of `decide` for most requests; by whether the exchange is admitted.
+        self._asked_plainly = (
+            Asked(self._cookie_name, b"", False),
+            Asked(self._cookie_name, b"", True),
+        )
         self._catalog = catalog
         self._wakes = wakes
         self._usage = usage
@@ -150,31 +157,32 @@ class Flow:
             return
 
     def _asked(self, exchange: Exchange) -> Asked:
-        head = exchange.head
-        scheme = self.public_scheme
-        if head.forwarded:
-            scheme = exchange.client.peer_of(head).scheme
-        origin = scheme + b"://" + head.host if head.websocket else b""
+        section = exchange.head.section
+        if not (section.forwarded or section.websocket):
+            return self._asked_plainly[exchange.admitted]
+        scheme = exchange.client.peer_of(exchange.head).scheme
+        origin = scheme + b"://" + section.host if section.websocket else b""
         return Asked(self._continuation.name(scheme), origin, exchange.admitted)
 
     def _forward(self, exchange: Exchange, way: Forward) -> None:
         record = way.record
         exchange.way, exchange.access = way, way.access
         if not exchange.admitted:
-            if not self.admission.enter(record.id):
-                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+            if not self.admission.enter(record.id, way.grant.id):
+                exchange.refuse(errors.overloaded(self.admission.full))
                 return
             exchange.admitted = True
-            self._active.setdefault(record.id, set()).add(exchange)
-            if not exchange.head.websocket:
-                self._usage.note(record.id, way.access.claims.grant, requests=1)
+            active = self._active.get(record.id)
+            if active is None:
+                active = self._active[record.id] = set()
+            active.add(exchange)
         self._upstreams.send(exchange, way)
 
     def _verify(self, exchange: Exchange, need: Verify) -> bool:
         """Check a signature, if this client's address has not sent too many bad ones lately."""
         address = exchange.client.address
         if not self.admission.signature_allowed(address):
-            exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+            exchange.refuse(errors.overloaded("tokens.failures_per_minute"))
             return False
         genuine = verify(need.token, need.peeked)
         claims = need.peeked.claims if genuine else None
@@ -193,7 +201,7 @@ class Flow:
                 exchange.client.abort()
                 return
             if not self.admission.park(need.record.id, need.access.claims.grant):
-                exchange.refuse(EdgeError(errors.PREVIEW_OVERLOADED))
+                exchange.refuse(errors.overloaded(self.admission.full))
                 return
             self._waking.add(exchange)
         exchange.task = self._scope.spawn(self._settle(exchange, need), name="settle")
@@ -255,9 +263,20 @@ class Flow:
         self._id_count += 1
         return self._id_prefix + b"%x" % self._id_count
 
-    def cookie_name(self, exchange: Exchange) -> bytes:
-        """The continuation cookie's name under the scheme this client sees."""
-        return self._asked(exchange).cookie_name
+    def request_head(self, exchange: Exchange) -> bytes:
+        """The head for the upstream. What it shares with the request before is made once."""
+        head, way = exchange.head, exchange.way
+        assert way is not None
+        section = head.section
+        passage = section.passage
+        if passage is None or passage.way is not way:
+            peer = exchange.client.peer_of(head)
+            name = self._continuation.name(peer.scheme)
+            outward = outbound.outward(section, way, peer, name)
+            passage = Passage(self._knowledge.tokens.era, way, outward)
+            if way.access.family is not Family.EDGE and not head.proxy_marker:
+                section.passage = passage  # the credential is in the section, not in the query
+        return outbound.head_of(head, passage.outward, exchange.request_id)
 
     def request_relay(self, head: Head) -> RequestRelay:
         """A relay for a request body."""
@@ -265,73 +284,64 @@ class Flow:
             head, self._trailer_fields, max_trailer_bytes=self.settings.limits.header_bytes
         )
 
-    def answer_relay(self, exchange: Exchange) -> AnswerRelay:
-        """A relay for the answer to this exchange."""
+    def answer_relay(self, exchange: Exchange, before: Answer | None) -> AnswerRelay:
+        """A relay for the answer to this exchange; ``before`` is the connection's last answer."""
         access = exchange.access
         assert access is not None
-        scheme = self.public_scheme
-        if exchange.head.forwarded:
-            scheme = exchange.client.peer_of(exchange.head).scheme
-        cookie = None
-        if access.continues:
-            cookie = self._continuation.set_cookie(exchange.head, access.claims, scheme)
+        head = exchange.head
+        cookie, name = None, self._cookie_name
+        if head.section.forwarded or access.continues:
+            scheme = exchange.client.peer_of(head).scheme
+            name = self._continuation.name(scheme)
+            if access.continues:
+                cookie = self._continuation.set_cookie(head, access.claims, scheme)
         return AnswerRelay(
-            exchange.head,
+            head,
             self._answers,
-            own_cookie=self._continuation.name(scheme),
+            own_cookie=name,
             max_head_bytes=self.settings.limits.header_bytes,
-            closing=lambda: self._ends_connection(exchange),
+            closing=exchange.ends_connection,
             cookie=cookie,
-        )
-
-    def _ends_connection(self, exchange: Exchange) -> bool:
-        most = self.settings.limits.requests_per_connection
-        return (
-            self.draining
-            or not exchange.head.keep_alive
-            or (most > 0 and exchange.client.requests >= most)
+            before=before,
         )
 
     # --- What exchanges report ------------------------------------------------------------------------
 
     def dispatched(self, exchange: Exchange) -> None:
-        """The first byte of the request was written to the upstream."""
-        if exchange.role is not Role.NONE:
-            wake = self._wakes.current(exchange.sandbox_id)
-            if wake is not None:
-                wake.dispatched(self.clock())
+        """The first byte of a request that took part in a wake was written to the upstream."""
+        wake = self._wakes.current(exchange.sandbox_id)
+        if wake is not None:
+            wake.dispatched(self.clock())
 
     def answered(self, exchange: Exchange) -> None:
-        """The final head of the answer came."""
-        if exchange.role is not Role.NONE:
-            wake = self._wakes.current(exchange.sandbox_id)
-            if wake is not None:
-                wake.first_byte(self.clock())
+        """The final head of the answer to a request that took part in a wake came."""
+        wake = self._wakes.current(exchange.sandbox_id)
+        if wake is not None:
+            wake.first_byte(self.clock())
 
     def tunneled(self, exchange: Exchange) -> None:
         """The exchange is a tunnel from now on."""
         access = exchange.access
         assert access is not None
         self.admission.become_tunnel(access.target.sandbox_id)
-        self._usage.note(access.target.sandbox_id, access.claims.grant, websockets=1)
+        self._note(exchange, access)
 
     def over(self, exchange: Exchange) -> None:
         """The exchange is over: give its place back, count it, tell of it."""
-        self._stop_waiting(exchange)
+        if exchange in self._waking:
+            self._stop_waiting(exchange)
         access = exchange.access
-        if exchange.admitted and access is not None:
-            sandbox_id = access.target.sandbox_id
-            exchange.admitted = False
-            active = self._active[sandbox_id]
-            active.discard(exchange)
-            if not active:
-                del self._active[sandbox_id]
-            self.admission.leave(sandbox_id, tunnel=exchange.tunnel is not None)
-            self._note_bytes(exchange)
-        if access is not None and exchange.problem is not None:
-            self._usage.note(
-                access.target.sandbox_id, access.claims.grant, error=exchange.problem.code
-            )
+        if access is not None:
+            self._note(exchange, access)
+            if exchange.admitted:
+                exchange.admitted = False
+                sandbox_id = access.target.sandbox_id
+                active = self._active[sandbox_id]
+                active.discard(exchange)
+                if not active:
+                    del self._active[sandbox_id]
+                tunnel = exchange.tunnel is not None
+                self.admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
         self._observer.exchange(self._report(exchange, access))
 
     def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:
@@ -342,48 +352,59 @@ class Flow:
                 peer=address, method="", host="", path="", status=error.problem.status,
                 problem=error.problem, end=End.COMPLETE, role=Role.NONE, tunnel=False,
                 sandbox_id="", port=0, grant_id="", bytes_in=0, bytes_out=0,
+                limit=error.limit,
             )
         )  # fmt: skip
 
     def _report(self, exchange: Exchange, access: Access | None) -> ExchangeReport:
-        head = exchange.head
+        head, claims = exchange.head, access.claims if access is not None else None
         return ExchangeReport(
-            started=exchange.started_at,
-            duration=self.clock() - exchange.started,
-            waited=exchange.waited,
-            request_id=exchange.request_id.decode(),
-            peer=exchange.client.address,
-            method=head.method.decode(),
-            host=head.host.decode("latin-1"),
-            path=head.path.decode("latin-1"),
-            status=exchange.status,
-            problem=exchange.problem,
-            end=exchange.end,
-            role=exchange.role,
-            tunnel=exchange.tunnel is not None,
-            sandbox_id=access.target.sandbox_id if access else "",
-            port=access.target.port if access else 0,
-            grant_id=access.claims.grant if access else "",
-            bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
+            exchange.started_at,
+            self.clock() - exchange.started,
+            exchange.waited,
+            exchange.request_id.decode(),
+            exchange.client.address,
+            head.method.decode(),
+            head.section.host.decode("latin-1"),
+            head.path.decode("latin-1"),
+            exchange.status,
+            exchange.problem,
+            exchange.end,
+            exchange.role,
+            exchange.tunnel is not None,
+            claims.sub if claims is not None else "",
+            claims.port if claims is not None else 0,
+            claims.grant if claims is not None else "",
+            exchange.noted_in if access is not None else exchange.bytes_in,
+            exchange.noted_out if access is not None else exchange.bytes_out,
+            exchange.limit,
         )
 
     @staticmethod
     def _described(head: Head) -> str:
         return redact_text(f"{head.method.decode()} {head.path.decode('latin-1')}"[:200])
 
-    def _note_bytes(self, exchange: Exchange) -> None:
-        access = exchange.access
+    def _note(self, exchange: Exchange, access: Access) -> None:
+        """Report what the exchange has used since it was last noted."""
+        tunnel, admitted = exchange.tunnel is not None, exchange.admitted
         bytes_in, bytes_out = exchange.bytes_in, exchange.bytes_out
         moved_in, moved_out = bytes_in - exchange.noted_in, bytes_out - exchange.noted_out
-        if access is not None and (moved_in or moved_out):
-            exchange.noted_in, exchange.noted_out = bytes_in, bytes_out
-            self._usage.note(
-                access.target.sandbox_id,
-                access.claims.grant,
-                bytes_in=moved_in,
-                bytes_out=moved_out,
-            )
+        first = admitted and not exchange.noted
+        problem = exchange.problem
+        if not (first or moved_in or moved_out or problem):
+            return
+        if first:
+            exchange.noted = True
+        exchange.noted_in, exchange.noted_out = bytes_in, bytes_out
+        self._usage.note(
+            access.target.sandbox_id,
+            access.claims.grant,
+            requests=int(first and not tunnel),
+            websockets=int(first and tunnel),
+            bytes_in=moved_in,
+            bytes_out=moved_out,
+            error=problem.code if problem is not None else None,
+        )
 
     # --- The world changes ----------------------------------------------------------------------------
 
@@ -419,9 +440,12 @@ class Flow:
         """Once a second: report the bytes of long exchanges, end tunnels of expired grants, tidy routes."""
         self._upstreams.sweep()
         for exchange in self.active():
-            self._note_bytes(exchange)
-            if exchange.tunnel is not None and exchange.access is not None:
-                grant = self._catalog.grant(exchange.access.claims.grant)
+            access = exchange.access
+            if access is None or (exchange.head.websocket and exchange.tunnel is None):
+                continue  # what an upgrade counts as is known when it is answered
+            self._note(exchange, access)
+            if exchange.tunnel is not None:
+                grant = self._catalog.grant(access.claims.grant)
                 if isinstance(grant, GrantRecord):
                     self._end_tunnels(grant)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, cast
@@ -21,6 +22,7 @@ from edge.core import errors
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.outbound import Peer, client_scheme
+from edge.core.section import Section
 from edge.traffic import pages
 from edge.traffic.exchange import Exchange, Phase
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
+
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+_SECTIONS = 4
+"""Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -44,6 +50,8 @@ class ClientConnection(asyncio.Protocol):
         "_parsing",
         "_reading",
         "_requests",
+        "_rested",
+        "_sections",
         "_served",
         "_upstream_full",
         "exchange",
@@ -65,6 +73,8 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._upstream_full = False
         self._requests = 0
+        self._rested = False  # whether the last sweep found it idle, too
+        self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
         self.write_paused = False
         self.exchange: Exchange | None = None
 
@@ -82,7 +92,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
         if not self._served.admit(self, self._address):
             # Not counted, not swept: answered and closed at once.
-            self.write(self._refusal(EdgeError(errors.PREVIEW_OVERLOADED, close=True)))
+            error = errors.overloaded(self._flow.admission.full)
+            error.close = True
+            self.write(self._refusal(error))
             transport.close()
             return
         self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
@@ -162,8 +174,12 @@ class ClientConnection(asyncio.Protocol):
         """Cut the next head off the buffer; None while it is incomplete. Raises `EdgeError`."""
         limits = self._flow.settings.limits
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is ignored
-            buffer = self._buffer = buffer[2:]
+        if buffer[:2] == b"\r\n":
+            # RFC 9112 section 2.2: empty lines before a request are ignored; all of them, or what a
+            # client gets would depend on how its bytes are cut into reads.
+            lines = _EMPTY_LINES.match(buffer)
+            assert lines is not None
+            buffer = self._buffer = buffer[lines.end() :]
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(buffer) > limits.header_bytes:
@@ -174,7 +190,12 @@ class ClientConnection(asyncio.Protocol):
         if end > limits.header_bytes:
             raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
         self._buffer = buffer[end + 4 :]
-        return self._flow.scanner.scan(buffer[:end])
+        head = self._flow.scanner.scan(buffer[:end], self._sections)
+        section, recent = head.section, self._sections
+        if not recent or recent[0] is not section:
+            others = [known for known in recent if known is not section]
+            self._sections = (section, *others[: _SECTIONS - 1])
+        return head
 
     def _refuse(self, error: EdgeError) -> None:
         """Answer bytes that never became a request, and close."""
@@ -216,6 +237,9 @@ class ClientConnection(asyncio.Protocol):
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
         data, self._buffer = self._buffer, b""
+        if not self._reading:
+            # A client that waited may have sent more than is held, and been told to stop.
+            self._adjust_reading()
         return data
 
     def give_back(self, data: bytes) -> None:
@@ -251,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
         (RFC 9112 section 9.6).
         """
         self.exchange = None
-        self._upstream_full = False
+        self._rested = self._upstream_full = False
         if not keep_alive or (self._eof and not self._buffer):
             if linger or self._buffer:
                 self._linger()
@@ -292,6 +316,10 @@ class ClientConnection(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """Called by the sweep."""
+        if self.exchange is None:
+            if self._rested:
+                self._sections = ()  # they hold credentials, and 4 kB each
+            self._rested = True
         if self._deadline and now >= self._deadline:
             self._deadline = 0.0
             self._on_deadline()

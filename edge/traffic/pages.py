@@ -111,9 +111,11 @@ def _page(error: EdgeError, request_id: str) -> bytes:
     # Only 503s that may heal by themselves reload; a page that reloads a 404 is a nuisance.
     waiting = problem.retryable and problem.status == 503
     refresh = f'<meta http-equiv="refresh" content="{RETRY_AFTER}">' if waiting else ""
+    # Advice for programs would puzzle a person whose page does the waiting.
+    action = f"This page tries again by itself in {RETRY_AFTER} seconds."
     return _PAGE.format(
         title=html.escape(problem.message),
-        action=html.escape(problem.action),
+        action=html.escape(action if waiting else problem.action),
         code=html.escape(problem.code),
         request_id=html.escape(request_id),
         refresh=refresh,

@@ -35,11 +35,11 @@ class RequestRelay:
     __slots__ = ("_chunked", "_decoder", "payload")
 
     def __init__(self, head: Head, fields: FieldReader, *, max_trailer_bytes: int) -> None:
-        self._chunked = head.chunked
+        self._chunked = head.section.chunked
         self._decoder: Decoder = (
             ChunkedDecoder(fields, max_trailer_bytes=max_trailer_bytes)
-            if head.chunked
-            else LengthDecoder(head.length or 0)
+            if head.section.chunked
+            else LengthDecoder(head.section.length or 0)
         )
         self.payload = 0
 
@@ -70,23 +70,17 @@ class AnswerRelay:
     asked once, when the final head goes out: must the client's connection end with this answer?
     """
 
-    __slots__ = (
-        "_buffer",
-        "_chunk_out",
-        "_closing",
-        "_decoder",
-        "_head",
-        "_interims",
-        "_limits",
-        "_own_cookie",
-        "_scanner",
-        "close",
-        "cookie",
-        "done",
-        "final",
-        "payload",
-        "surplus",
-    )
+    cookie: bytes | None
+    close = False
+    done = False
+    final: Answer | None = None
+    payload = 0
+    surplus = b""
+    _buffer = b""
+    _interims = 0
+    _chunk_out = False
+    _left = 0  # of a body of known length, which is counted and not parsed
+    _decoder: Decoder | None = None  # for a body that is not
 
     def __init__(
         self,
@@ -97,22 +91,15 @@ class AnswerRelay:
         max_head_bytes: int,
         closing: Callable[[], bool],
         cookie: bytes | None,
+        before: Answer | None = None,
     ) -> None:
         self._head = head
         self._scanner = scanner
         self._own_cookie = own_cookie
         self._limits = max_head_bytes
         self._closing = closing
-        self._buffer = b""
-        self._interims = 0
-        self._chunk_out = False
-        self._decoder: Decoder | None = None
+        self._before = before
         self.cookie = cookie
-        self.close = False
-        self.done = False
-        self.final: Answer | None = None
-        self.payload = 0
-        self.surplus = b""
 
     @property
     def delimited(self) -> bool:
@@ -121,83 +108,111 @@ class AnswerRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes for the client. Raises `InvalidAnswer` or `FramingError`."""
-        if self._decoder is not None:
-            return self._body(data)
+        if self.final is None:
+            return self._heads(data)
         if self.done:
             self.surplus += data
             return b""
-        self._buffer = self._buffer + data if self._buffer else data
-        out = b""
-        while self._decoder is None:
-            end = self._buffer.find(b"\r\n\r\n")
-            # Without an end yet, its first three bytes may already be there.
-            if end > self._limits or (end < 0 and len(self._buffer) > self._limits + 3):
-                raise InvalidAnswer("the header fields are too large")
-            if end < 0:
-                self._refuse_early()
-                break
-            block, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
-            answer = self._scanner.scan(
-                block, to_head=self._head.method == b"HEAD", own_cookie=self._own_cookie
-            )
-            if answer.status == 101:
-                return out + self._upgrade(answer)
-            out += self._interim(answer) if answer.status < 200 else self._final(answer)
-        return out
+        return self._counted(data) if self._decoder is None else self._decoded(data)
 
-    def _refuse_early(self) -> None:
-        # What does not begin like HTTP never will: say so at once instead of waiting for an end of head.
-        start = self._buffer[:7]
+    def _heads(self, data: bytes) -> bytes:
+        """Interim heads and the final one, with what follows it."""
+        if self._buffer:
+            data = self._buffer + data
+        out = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > self._limits:
+                self._buffer = self._without_end(data, end)
+                return out
+            answer = self._scanner.scan(
+                data[:end],
+                to_head=self._head.method == b"HEAD",
+                own_cookie=self._own_cookie,
+                before=self._before,
+            )
+            data = data[end + 4 :]
+            if answer.status >= 200:
+                self._buffer = b""
+                return out + self._final(answer, data)
+            if answer.status == 101:
+                self._buffer = b""
+                return out + self._upgrade(answer, data)
+            out += self._interim(answer)
+
+    def _without_end(self, data: bytes, end: int) -> bytes:
+        """What is kept of a head that is not complete. Raises where it will never be a good one."""
+        # Without an end yet, its first three bytes may already be there.
+        if end > self._limits or len(data) > self._limits + 3:
+            raise InvalidAnswer("the header fields are too large")
+        start = data[:7]
         if start != b"HTTP/1."[: len(start)]:
             raise InvalidAnswer("the answer is not HTTP/1.x")
-        if _BARE_LF.search(self._buffer):
+        if _BARE_LF.search(data):
             raise InvalidAnswer("a line of the head ends without CR")
+        return data
 
     def _interim(self, answer: Answer) -> bytes:
         self._interims += 1
         if self._interims > _MAX_INTERIM:
             raise InvalidAnswer("too many interim answers")
         # RFC 9110 section 15.2: a 1.0 client never gets a 1xx.
-        return outbound.interim_head(answer) if self._head.minor == 1 else b""
+        return outbound.interim_head(answer) if self._head.section.minor == 1 else b""
 
-    def _upgrade(self, answer: Answer) -> bytes:
-        if not (self._head.websocket and answer.websocket):
+    def _upgrade(self, answer: Answer, rest: bytes) -> bytes:
+        if not (self._head.section.websocket and answer.websocket):
             raise InvalidAnswer("a 101 that nobody asked for")
-        self.final, self.done = answer, True
-        self.surplus, self._buffer = self._buffer, b""
+        self.final, self.done, self.surplus = answer, True, rest
         return outbound.upgrade_head(answer)
 
-    def _final(self, answer: Answer) -> bytes:
+    def _final(self, answer: Answer, rest: bytes) -> bytes:
+        """The final head for the client, and what of the body came with it."""
         self.final = answer
-        unknown = answer.length is None
-        self._chunk_out = unknown and self._head.minor == 1
+        length, section = answer.length, self._head.section
+        unknown = length is None
         # After a refused upgrade: what a client sends that believes in its tunnel is no next request.
-        self.close = self._closing() or self._head.websocket or (unknown and self._head.minor == 0)
-        head = outbound.answer_head(
-            answer,
-            chunked=self._chunk_out,
-            close=self.close,
-            minor=self._head.minor,
-            cookie=self.cookie,
-        )
+        self.close = self._closing() or section.websocket or (unknown and section.minor == 0)
+        if section.minor == 1 and not self.close and self.cookie is None:
+            self._chunk_out = unknown
+            head = outbound.plain_head(answer)
+        else:
+            self._chunk_out = unknown and section.minor == 1
+            head = outbound.answer_head(
+                answer,
+                chunked=self._chunk_out,
+                close=self.close,
+                minor=section.minor,
+                cookie=self.cookie,
+            )
+        if length is not None:
+            self._left = length
+            self.done = not length
+            if not length:
+                self.surplus = rest
+                return head
+            return head + self._counted(rest)
         self._decoder = self._decoder_for(answer)
-        rest, self._buffer = self._buffer, b""
-        return head + self._body(rest) if rest or self._decoder.done else head
+        return head + self._decoded(rest) if rest else head
 
     def _decoder_for(self, answer: Answer) -> Decoder:
-        if answer.length is not None:
-            return LengthDecoder(answer.length)
         if answer.chunked:
             return ChunkedDecoder(self._scanner.fields, max_trailer_bytes=self._limits)
         return CloseDecoder()
 
-    def _body(self, data: bytes) -> bytes:
+    def _counted(self, data: bytes) -> bytes:
+        left = self._left - len(data)
+        if left < 0:
+            self.surplus = data[left:]
+            data, left = data[:left], 0
+        self._left = left
+        self.payload += len(data)
+        self.done = not left
+        return data
+
+    def _decoded(self, data: bytes) -> bytes:
         decoder = self._decoder
         assert decoder is not None
-        if self.done:
-            self.surplus += data
-            return b""
-        payload = decoder.feed(data) if data else b""
+        payload = decoder.feed(data)
         self.payload += len(payload)
         if not decoder.done:
             return chunk(payload) if self._chunk_out else payload
@@ -209,10 +224,10 @@ class AnswerRelay:
 
     def finish(self) -> bytes | None:
         """The upstream will send no more: the last bytes for the client, or None if the answer is cut short."""
+        if self.done:
+            return b"" if self.final is not None else None
         if self._decoder is None or not self._decoder.finish():
             return None
-        if self.done:
-            return b""
         self.done = True
         return LAST_CHUNK if self._chunk_out else b""
 

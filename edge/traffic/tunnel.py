@@ -21,7 +21,7 @@ _USER_TIMEOUT_MS = 30_000
 class Side(asyncio.Protocol):
     """One end of a tunnel: reads its transport, writes the other's."""
 
-    __slots__ = ("_tunnel", "count", "eof", "gone", "other", "transport")
+    __slots__ = ("_tunnel", "count", "eof", "full", "gone", "other", "transport")
 
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
         self._tunnel = tunnel
@@ -29,6 +29,7 @@ class Side(asyncio.Protocol):
         self.other: Side = self
         self.count = 0
         self.eof = False
+        self.full = False
         self.gone: End = End.COMPLETE
 
     def data_received(self, data: bytes) -> None:
@@ -56,11 +57,13 @@ class Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Our peer reads too slowly."""
+        self.full = True
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Our peer has caught up."""
+        self.full = False
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
@@ -93,8 +96,20 @@ class Tunnel:
         """Bytes from upstream to client so far."""
         return self._upstream.count
 
-    def open(self, *, from_client: bytes, from_upstream: bytes) -> None:
-        """Take both transports over; the bytes given came before that and go first."""
+    def open(
+        self,
+        *,
+        from_client: bytes,
+        from_upstream: bytes,
+        client_full: bool = False,
+        upstream_full: bool = False,
+    ) -> None:
+        """Take both transports over; the bytes given came before that and go first.
+
+        A transport tells of a full buffer once, and may have told its protocol before us: ``client_full``
+        and ``upstream_full`` say so. It will tell us when there is room again.
+        """
+        self._client.full, self._upstream.full = client_full, upstream_full
         for side in (self._client, self._upstream):
             side.transport.set_protocol(side)
             _watch_peer(side.transport)
@@ -103,7 +118,12 @@ class Tunnel:
         if from_upstream:
             self._upstream.data_received(from_upstream)
         for side in (self._client, self._upstream):
-            side.transport.resume_reading()
+            if side.transport.is_closing():
+                continue
+            if side.other.full:  # of bytes from before, or of the early ones just written
+                side.transport.pause_reading()
+            else:
+                side.transport.resume_reading()
 
     def close(self, end: End) -> None:
         """End both sides; what was written before still goes out. Idempotent."""

@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from edge.core import errors
+from edge.core.answer import Answer
 from edge.core.decide import Forward
 from edge.core.errors import EdgeError, Problem
 from edge.core.records import SandboxRecord
@@ -38,6 +39,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_reading",
         "_route",
+        "before",
         "exchange",
         "idle_since",
         "reused",
@@ -50,6 +52,9 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, route: Route) -> None:
         self._route = route
         self._reading = True
+        self.before: Answer | None = (
+            None  # the last answer; the next one often begins with its bytes
+        )
         self.exchange: Exchange | None = None
         self.reused = False
         self.write_paused = False

@@ -80,7 +80,13 @@ class Admission:
     Methods that take room answer False, and take nothing, when there is none; each True obliges the
     caller to give the room back exactly once. Giving back what was not taken raises RuntimeError.
     ``failures_per_minute`` is the setting of that name in ``tokens``.
+
+    ``full`` names the limit that the latest False is due to. While ``pressed`` (memory is short) nothing
+    new is let in, and whatever was let in goes on.
     """
+
+    full = ""
+    pressed = False
 
     def __init__(
         self,
@@ -95,7 +101,8 @@ class Admission:
         self._signatures = Budget(failures_per_minute, MINUTE, clock)
         self._addresses: dict[str, int] = {}
         self._rooms: dict[str, _Room] = {}
-        self._grants: dict[str, int] = {}
+        self._waiting_by_grant: dict[str, int] = {}
+        self._running_by_grant: dict[str, int] = {}
         self._connections = 0
         self._waiting = 0
         self._exchanges = 0
@@ -108,10 +115,12 @@ class Admission:
         settings = self._settings
         key = network(address)
         held = self._addresses.get(key, 0)
+        if self.pressed:
+            return self._refuse("admission.memory_bytes")
         if settings.connections and self._connections >= settings.connections:
-            return False
+            return self._refuse("admission.connections")
         if settings.connections_per_address and held >= settings.connections_per_address:
-            return False
+            return self._refuse("admission.connections_per_address")
         self._connections += 1
         self._addresses[key] = held + 1
         return True
@@ -123,14 +132,20 @@ class Admission:
 
     # --- Exchanges and tunnels --------------------------------------------------------------------
 
-    def enter(self, sandbox_id: str, *, tunnel: bool = False) -> bool:
+    def enter(self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False) -> bool:
         """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision."""
         room = self._rooms.get(sandbox_id)
         limit = self._settings.in_flight_per_sandbox
+        if self.pressed:
+            return self._refuse("admission.memory_bytes")
+        if self._settings.in_flight_per_grant and not self._enter_grant(grant_id):
+            return False
         if room is None:
             room = self._rooms[sandbox_id] = _Room()
         elif limit and room.total >= limit:
-            return False
+            if self._settings.in_flight_per_grant:
+                _give_back(self._running_by_grant, grant_id)
+            return self._refuse("admission.in_flight_per_sandbox")
         if tunnel:
             room.tunnels += 1
             self._tunnels += 1
@@ -139,17 +154,26 @@ class Admission:
             self._exchanges += 1
         return True
 
+    def _enter_grant(self, grant_id: str) -> bool:
+        held = self._running_by_grant.get(grant_id, 0)
+        if held >= self._settings.in_flight_per_grant:
+            return self._refuse("admission.in_flight_per_grant")
+        self._running_by_grant[grant_id] = held + 1
+        return True
+
     def has_room(self, sandbox_id: str) -> bool:
-        """Whether `enter` would succeed now."""
+        """Whether the sandbox has room for one more."""
         limit = self._settings.in_flight_per_sandbox
         room = self._rooms.get(sandbox_id)
         return room is None or not limit or room.total < limit
 
-    def leave(self, sandbox_id: str, *, tunnel: bool = False) -> None:
+    def leave(self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False) -> None:
         """An exchange (or tunnel) that `enter` admitted is over."""
         room = self._rooms.get(sandbox_id)
         if room is None or not (room.tunnels if tunnel else room.exchanges):
             raise RuntimeError(f"leave without enter: {sandbox_id}")
+        if self._settings.in_flight_per_grant:
+            _give_back(self._running_by_grant, grant_id)
         if tunnel:
             room.tunnels -= 1
             self._tunnels -= 1
@@ -179,18 +203,20 @@ class Admission:
         """Room for one more exchange that waits (for a wake or a look-up)."""
         settings = self._settings
         room = self._rooms.get(sandbox_id) or _Room()
-        by_grant = self._grants.get(grant_id, 0)
-        full = (
-            (settings.waiting and self._waiting >= settings.waiting)
-            or (settings.waiting_per_sandbox and room.waiting >= settings.waiting_per_sandbox)
-            or (settings.in_flight_per_sandbox and room.total >= settings.in_flight_per_sandbox)
-            or (settings.waiting_per_grant and by_grant >= settings.waiting_per_grant)
-        )
-        if full:
-            return False
+        by_grant = self._waiting_by_grant.get(grant_id, 0)
+        if self.pressed:
+            return self._refuse("admission.memory_bytes")
+        for limit, held, name in (
+            (settings.waiting, self._waiting, "admission.waiting"),
+            (settings.waiting_per_sandbox, room.waiting, "admission.waiting_per_sandbox"),
+            (settings.in_flight_per_sandbox, room.total, "admission.in_flight_per_sandbox"),
+            (settings.waiting_per_grant, by_grant, "admission.waiting_per_grant"),
+        ):
+            if limit and held >= limit:
+                return self._refuse(name)
         room.waiting += 1
         self._rooms[sandbox_id] = room
-        self._grants[grant_id] = by_grant + 1
+        self._waiting_by_grant[grant_id] = by_grant + 1
         self._waiting += 1
         return True
 
@@ -199,10 +225,14 @@ class Admission:
         room = self._rooms.get(sandbox_id)
         if room is None or not room.waiting:
             raise RuntimeError(f"unpark without park: {sandbox_id}")
-        _give_back(self._grants, grant_id)
+        _give_back(self._waiting_by_grant, grant_id)
         room.waiting -= 1
         self._waiting -= 1
         self._tidy(sandbox_id, room)
+
+    def _refuse(self, limit: str) -> bool:
+        self.full = limit
+        return False
 
     def _tidy(self, sandbox_id: str, room: _Room) -> None:
         if not room.total:

@@ -27,7 +27,6 @@ from collections.abc import Callable
 from edge.core.errors import (
     CONTROL_PLANE_UNAVAILABLE,
     EDGE_DRAINING,
-    PREVIEW_OVERLOADED,
     SANDBOX_ERROR,
     SANDBOX_NOT_FOUND,
     SANDBOX_NOT_READY,
@@ -36,6 +35,7 @@ from edge.core.errors import (
     SANDBOX_RESUME_TIMEOUT,
     EdgeError,
     Problem,
+    overloaded,
 )
 from edge.core.records import GrantRecord, Missing, SandboxRecord, State
 from edge.core.reports import Observer, Role
@@ -202,7 +202,7 @@ class Wakes:
         if self._scope.closed:
             raise EdgeError(EDGE_DRAINING)
         if not self._spend_wake(grant_id):
-            raise EdgeError(PREVIEW_OVERLOADED, {"reason": "this grant's wakes are spent"})
+            raise overloaded("wake.budget_per_hour")
         return self._begin(paused, woken_by), True
 
     def _begin(self, paused: SandboxRecord, woken_by: str) -> Wake:

@@ -72,7 +72,9 @@ def test_requests_are_counted_and_timed(app: int, rate: float) -> None:
     """Closed loop and paced: answers come, none is bad, times are positive."""
     job = Job(
         port=app,
-        request=request("POST", "/live/count", [("Host", "x"), ("Content-Length", "4")]) + "four",
+        requests=(
+            request("POST", "/live/count", [("Host", "x"), ("Content-Length", "4")]) + "four",
+        ),
         connections=3,
         seconds=0.2,
         warm_up=0.05,
@@ -93,7 +95,7 @@ def test_tunnels_are_opened_and_echoed(app: int) -> None:
     job = Job(
         port=app,
         opening=upgrade("/live/ws", "x"),
-        request=CLIENT_FRAME.decode("latin-1"),
+        requests=(CLIENT_FRAME.decode("latin-1"),),
         answer=SERVER_FRAME.decode("latin-1"),
         connections=2,
         seconds=0.1,
@@ -108,7 +110,7 @@ def test_a_proxy_that_answers_wrongly_ends_the_run(app: int) -> None:
     """Errors are counted and the first one is told."""
     job = Job(
         port=app,
-        request=request("GET", "/live/now", [("Host", "x")]),
+        requests=(request("GET", "/live/now", [("Host", "x")]),),
         connections=1,
         seconds=5.0,
         length=99,

@@ -16,7 +16,7 @@ from bench.wakes import WakeResult
 
 def report(edge_cpu: float, *, wake: float = 0.001, growth: int = 1 << 20) -> Report:
     """Two rounds of one scenario, Envoy at 50 us a request; nginx failed once."""
-    job = Job(port=0, request="", connections=1, seconds=1.0)
+    job = Job(port=0, requests=("",), connections=1, seconds=1.0)
 
     def sample(cpu: float) -> Sample:
         return Sample(cpu=cpu, busy=1.0, per_second=1 / cpu, p50=cpu, p99=2 * cpu)

@@ -12,15 +12,15 @@ def test_requests_are_ones_the_edge_understands() -> None:
     scanner = RequestScanner(max_fields=128, max_line=16384)
     for scenario in scenarios(World(1, 2)):
         job = scenario.job
-        block, _, body = (job.opening or job.request).encode("latin-1").partition(b"\r\n\r\n")
+        block, _, body = (job.opening or job.requests[0]).encode("latin-1").partition(b"\r\n\r\n")
         head = scanner.scan(block)
-        assert len(body) == (head.length or 0)
+        assert len(body) == (head.section.length or 0)
         if job.opening:
             assert head.websocket
             assert head.edge_tokens
         else:
             assert block.count(b"\r\n") >= 15
-            assert b"__Host-ns_preview=" in head.cookies[0][1]
+            assert b"__Host-ns_preview=" in head.section.cookies[0][1]
 
 
 def test_quick_runs_are_short() -> None:

@@ -38,10 +38,10 @@ def test_a_browsers_request_is_understood_and_kept() -> None:
     """Lines stay as sent and in order; nothing is invented."""
     lines = [b"accept:  text/html", b"X-Odd:\t1 ", b"Cookie: a=1", b"Accept: again"]
     head = scan(request(*lines, line=b"GET /p/%20?x=%2F& HTTP/1.1"))
-    assert head.lines == [b"Host: " + HOST, *lines]
+    assert head.kept == [b"Host: " + HOST, *lines]
     assert (head.method, head.target, head.path) == (b"GET", b"/p/%20?x=%2F&", b"/p/%20")
-    assert (head.host, head.host_at, head.minor) == (HOST, 0, 1)
-    assert (head.length, head.chunked, head.has_body) == (None, False, False)
+    assert (head.host, head.minor) == (HOST, 1)
+    assert (head.section.length, head.section.chunked, head.has_body) == (None, False, False)
     assert head.keep_alive and not head.websocket and not head.proxy_mode
     assert head.value(b"accept") == b"text/html"
     assert head.values(b"accept") == [b"text/html", b"again"]
@@ -165,8 +165,8 @@ def test_chunked_where_parsers_differ_is_refused(line: bytes) -> None:
 def test_good_framing(lines: tuple[bytes, ...], length: int | None, chunked: bool) -> None:
     """One length in digits, or chunked, once. Neither line is kept."""
     head = scan(request(*lines, line=POST))
-    assert (head.length, head.chunked) == (length, chunked)
-    assert head.lines == [b"Host: " + HOST]
+    assert (head.section.length, head.section.chunked) == (length, chunked)
+    assert head.kept == [b"Host: " + HOST]
     assert head.has_body is (chunked or bool(length))
 
 
@@ -306,9 +306,9 @@ def test_header_credentials_are_gathered_and_not_kept() -> None:
             b"X_Nullspace_Traffic_Access_Token: u",
         )
     )
-    assert (head.proxy_tokens, head.traffic_tokens) == ([b"p1", b"p2"], [b"t"])
+    assert (head.section.proxy_tokens, head.section.traffic_tokens) == ((b"p1", b"p2"), (b"t",))
     assert head.proxy_mode
-    assert head.lines == [b"Host: " + HOST]
+    assert head.kept == [b"Host: " + HOST]
     assert scan(request(PROXY_TOKEN)).proxy_mode
 
 
@@ -350,10 +350,10 @@ def test_fields_that_connection_names_go_but_never_what_the_edge_relies_on() -> 
             b"Connection: x-request-id, " + PROXY_TOKEN[:-2],
         )
     )
-    assert [line for line in head.lines if line] == [b"Host: " + HOST, b"X-Stays: 1"]
-    assert (head.cookies, head.referers, head.expect) == ([], [], False)
-    assert [entry.value for entry in head.forwarded] == [b"10.0.0.1"]
-    assert head.proxy_tokens == [b"p"]
+    assert [line for line in head.kept if line] == [b"Host: " + HOST, b"X-Stays: 1"]
+    assert (head.section.cookies, head.section.referers, head.section.expect) == ((), (), False)
+    assert [entry.value for entry in head.section.forwarded] == [b"10.0.0.1"]
+    assert head.section.proxy_tokens == (b"p",)
     assert head.request_id == b"id-1"
 
 
@@ -371,7 +371,7 @@ def test_hop_by_hop_fields_go_unnamed() -> None:
             b"Connection: Upgrade, HTTP2-Settings",
         )
     )
-    assert head.lines == [b"Host: " + HOST]
+    assert head.kept == [b"Host: " + HOST]
     assert not head.websocket
 
 
@@ -392,7 +392,7 @@ def test_what_is_an_upgrade(block: bytes, websocket: bool) -> None:
     """RFC 6455 section 4.1 and RFC 9110 section 7.8: HTTP/1.1, Connection and Upgrade together."""
     head = scan(block)
     assert head.websocket is websocket
-    assert not any(line.lower().startswith(b"upgrade") for line in head.lines)
+    assert not any(line.lower().startswith(b"upgrade") for line in head.kept)
 
 
 @pytest.mark.parametrize(
@@ -422,9 +422,9 @@ def test_expect_is_for_http_1_1() -> None:
     """RFC 9110 section 10.1.1: in an HTTP/1.0 request it is ignored, so it is not passed on."""
     expect = b"Expect: 100-continue"
     head = scan(request(expect, b"Content-Length: 1", line=POST))
-    assert head.expect and expect in head.lines
+    assert head.section.expect and expect in head.kept
     head = scan(request(expect, b"Content-Length: 1", line=b"POST / HTTP/1.0"))
-    assert not head.expect and expect not in head.lines
+    assert not head.section.expect and expect not in head.kept
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_request_ids(ids: list[bytes], expected: bytes | None) -> None:
     """Kept if well-formed and alone (contract: forwarded), else another is made."""
     head = scan(request(*(b"X-Request-Id: " + one for one in ids)))
     assert head.request_id == expected
-    assert head.lines == [b"Host: " + HOST]
+    assert head.kept == [b"Host: " + HOST]
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_request_ids(ids: list[bytes], expected: bytes | None) -> None:
 )
 def test_passes_through_edges_are_counted(lines: tuple[bytes, ...], count: int) -> None:
     """Even where Connection would have the trace removed."""
-    assert scan(request(*lines)).via == count
+    assert scan(request(*lines)).section.via == count
 
 
 # --- limits -----------------------------------------------------------------------------------------

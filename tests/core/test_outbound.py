@@ -131,10 +131,10 @@ def test_a_masked_host_changes_only_host_and_splits_nothing(mask: str | None, ho
 def test_a_request_sent_again_is_built_anew() -> None:
     """A retry may meet another record; nothing of the first attempt sticks to the head."""
     head = scan(request(b"Cookie: ns_preview=t; a=1", b"Referer: /?edge_token=t", b"X: 1"))
-    before = list(head.lines)
+    before = list(head.kept)
     masked = request_head(head, way(mask_request_host="masked"), STRANGER, COOKIE, b"id-1")
     again = request_head(head, way(), STRANGER, COOKIE, b"id-1")
-    assert head.lines == before
+    assert head.kept == before
     assert masked == again.replace(b"Host: " + HOST, b"Host: masked", 1)
 
 

@@ -169,14 +169,14 @@ def framing_of(head: Head) -> str:
     """How our own scan framed it, in the words of `Seen`."""
     if head.websocket:
         return "upgrade"
-    if head.chunked:
+    if head.section.chunked:
         return "chunked"
-    return str(head.length) if head.length else "none"
+    return str(head.section.length) if head.section.length else "none"
 
 
 def body_for(head: Head) -> bytes:
     """A body of that framing."""
-    return b"1\r\nx\r\n0\r\n\r\n" if head.chunked else b"x" * (head.length or 0)
+    return b"1\r\nx\r\n0\r\n\r\n" if head.section.chunked else b"x" * (head.section.length or 0)
 
 
 # --- what heads are made of -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from html.parser import HTMLParser
 
@@ -101,6 +102,8 @@ def test_every_error_has_its_fields(problem: Problem, lines: tuple[bytes, ...]) 
         assert problem.code in text and "id-1" in text
         waiting = status == 503 and problem.retryable
         assert ('http-equiv="refresh"' in text) is waiting
+        assert ("tries again by itself in 5 seconds" in text) is waiting
+        assert (html.escape(problem.action) in text) is not waiting
         assert "default-src 'none'" in fields["content-security-policy"]
         assert fields["referrer-policy"] == "no-referrer"
     else:

@@ -39,6 +39,7 @@ NOTHING = {"connections": 0, "exchanges": 0, "tunnels": 0, "waiting": 0}
         ("in_flight_per_sandbox", lambda a, _: a.enter("sb"), lambda a, _: a.leave("sb")),
         ("in_flight_per_sandbox", lambda a, _: a.enter("sb", tunnel=True), lambda a, _: a.leave("sb", tunnel=True)),
         ("in_flight_per_sandbox", lambda a, i: a.park("sb", f"g{i}"), lambda a, i: a.unpark("sb", f"g{i}")),
+        ("in_flight_per_grant", lambda a, i: a.enter(f"sb{i}", "g"), lambda a, i: a.leave(f"sb{i}", "g")),
         ("waiting", lambda a, i: a.park(f"sb{i}", f"g{i}"), lambda a, i: a.unpark(f"sb{i}", f"g{i}")),
         ("waiting_per_sandbox", lambda a, i: a.park("sb", f"g{i}"), lambda a, i: a.unpark("sb", f"g{i}")),
         ("waiting_per_grant", lambda a, i: a.park(f"sb{i}", "g"), lambda a, i: a.unpark(f"sb{i}", "g")),
@@ -50,6 +51,7 @@ def test_a_limit_holds(
     """Exactly the limit is admitted, a refusal takes nothing, and what is given back is room again."""
     room = admit(**{limit: 3})
     assert [take(room, i) for i in range(5)] == [True, True, True, False, False]
+    assert room.full == f"admission.{limit}"
     give(room, 0)
     assert [take(room, i) for i in (0, 3)] == [True, False]
     for i in range(3):
@@ -58,9 +60,32 @@ def test_a_limit_holds(
     with pytest.raises(RuntimeError):
         give(room, 0)
     assert room.counts() == NOTHING
-    assert not (room._rooms or room._grants or room._addresses)
+    assert not (room._rooms or room._addresses)
+    assert not (room._waiting_by_grant or room._running_by_grant)
     free = admit()
     assert all(take(free, i) for i in range(50))
+
+
+def test_a_full_sandbox_charges_no_grant() -> None:
+    """A refusal by the second of two limits gives back what the first had counted."""
+    room = admit(in_flight_per_sandbox=1, in_flight_per_grant=2)
+    assert room.enter("sb", "g") and not room.enter("sb", "g")
+    assert room.enter("other", "g") and not room.enter("third", "g")
+    assert room.full == "admission.in_flight_per_grant"
+
+
+def test_short_memory_lets_nothing_new_in() -> None:
+    """Whatever was let in goes on and can be given back; relieved, all is as before."""
+    room = admit()
+    assert room.connect("::1") and room.enter("sb") and room.park("sb", "g")
+    room.pressed = True
+    assert not (room.connect("::2") or room.enter("sb") or room.park("sb", "g"))
+    assert room.full == "admission.memory_bytes"
+    room.become_tunnel("sb")
+    room.leave("sb", tunnel=True)
+    room.unpark("sb", "g")
+    room.pressed = False
+    assert room.connect("::2") and room.enter("sb") and room.park("sb", "g")
 
 
 def test_waiting_and_running_share_a_sandbox() -> None:

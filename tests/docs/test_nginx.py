@@ -1,0 +1,132 @@
+"""The nginx configuration of docs/operations.md, run as it stands there but for names and places."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.sync.client import connect
+
+from tests.development import development
+
+pytestmark = pytest.mark.needs_tool("nginx")
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+DOMAIN = "preview.example"
+
+
+def test_previews_through_the_terminator_on_the_page(tmp_path: Path, unused_tcp_port: int) -> None:
+    """Over TLS: the page by its token, a Secure cookie that is enough from then on, a WebSocket."""
+    tls = _certificate(tmp_path)
+    with (
+        development(
+            tmp_path,
+            "--public-hostname",
+            DOMAIN,
+            PREVIEW_EDGE_PUBLIC_SCHEME="https",
+            PREVIEW_EDGE_TRUSTED_PROXIES='["127.0.0.0/8"]',
+        ) as said,
+        _nginx(tmp_path, unused_tcp_port, urlsplit(said["edge"]).netloc) as errors,
+    ):
+        link = urlsplit(said["preview"])
+        host = link.netloc.partition(":")[0]
+        with httpx.Client(
+            base_url=f"https://127.0.0.1:{unused_tcp_port}",
+            headers={"Host": host},
+            verify=tls,
+            timeout=30,
+        ) as client:
+            request = {"extensions": {"sni_hostname": host}}
+            first = client.get(f"/?{link.query}", **request)
+            assert first.status_code == 200, errors.read_text()
+            cookie, _, attributes = first.headers["set-cookie"].partition(";")
+            assert cookie.startswith("__Host-ns_preview=") and "Secure" in attributes
+            assert client.post("/add", **request).json()["count"] == 2, "the cookie was not enough"
+            client.cookies.clear()
+            assert client.get("/", **request).json()["code"] == "edge_token_missing"
+        address = urlsplit(unquote(link.fragment.removeprefix("ws=")))
+        with (
+            socket.create_connection(("127.0.0.1", unused_tcp_port), 30) as plain,
+            connect(f"wss://{host}/?{address.query}", sock=plain, ssl=tls, proxy=None) as ticking,
+        ):
+            assert '"tick"' in ticking.recv(30)
+    log = (tmp_path / "data" / "access.log").read_text()
+    assert '"tunnel":true' in log
+
+
+def _certificate(folder: Path) -> ssl.SSLContext:
+    """A wildcard certificate in the folder, and a client's context that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, DOMAIN)])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"*.{DOMAIN}")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    (folder / "cert.pem").write_bytes(pem)
+    (folder / "cert.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return ssl.create_default_context(cadata=pem.decode())
+
+
+@contextmanager
+def _nginx(folder: Path, port: int, edge: str) -> Iterator[Path]:
+    """Nginx with the page's configuration until the end; the path of its error log."""
+    text = PAGE.partition("```nginx\n")[2].partition("```")[0]
+    for there, here in (
+        ("server 127.0.0.1:3001;", f"server {edge};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("/etc/ssl/preview.example", f"{folder}/cert"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    temporary = "client_body proxy fastcgi uwsgi scgi".split()
+    paths = "".join(f"{name}_temp_path {folder}/{name};\n" for name in temporary)
+    # The workers of a root's nginx may not read a test's folder, unless they are root's too.
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"{user}daemon off;\nmaster_process off;\nworker_processes 1;\npid {folder}/pid;\nevents {{ }}\n"
+        f"http {{\naccess_log off;\n{paths}{text}}}\n"
+    )
+    errors = folder / "nginx.log"
+    child = subprocess.Popen(
+        ["nginx", "-p", folder, "-c", config, "-e", errors], stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    try:
+        while child.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        assert child.poll() is None, child.stderr.read()
+        yield errors
+    finally:
+        child.terminate()
+        child.communicate(timeout=30)
