@@ -12,7 +12,7 @@ import h11
 import httptools
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from edge.core.head import Head, RequestScanner
@@ -29,7 +29,6 @@ calm = settings(
     max_examples=200 * FACTOR,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
-    phases=[p for p in Phase if p is not Phase.shrink] if os.environ.get("NS") else tuple(Phase),
 )
 
 

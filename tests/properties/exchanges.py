@@ -60,10 +60,18 @@ FIELDS = (
     b"Trailer: X-Sum",
     b"Range: bytes=0-1",
 )
-TRAILERS = (b"X-Sum: 1", b"x-empty:", b"Content-Length: 7", b"Transfer-Encoding: chunked", b"N: \xe9")
+TRAILERS = (
+    b"X-Sum: 1",
+    b"x-empty:",
+    b"Content-Length: 7",
+    b"Transfer-Encoding: chunked",
+    b"N: \xe9",
+)
 _SUFFIXES = (b"", b"/", b"//x", b"/%2e%2e/%00", b"/;a=b", b'/{}|"<>\\^`[]', b"/" + b"y" * 200)
 _QUERIES = (b"?edge_token=@T", b"?a=%20&edge_token=@T&b", b"?edge_token=@T&&a=?/&edge_token=@T")
-_BODIES = st.lists(st.binary(min_size=1, max_size=40) | st.just(b"HTTP/1.1 200 OK\r\n\r\n"), max_size=4)
+_BODIES = st.lists(
+    st.binary(min_size=1, max_size=40) | st.just(b"HTTP/1.1 200 OK\r\n\r\n"), max_size=4
+)
 
 
 @st.composite
@@ -71,7 +79,9 @@ def chunked(draw: st.DrawFn, parts: list[bytes]) -> bytes:
     """The parts in the chunked coding, in any of the spellings the RFC allows."""
     out = b""
     for part in parts:
-        size = draw(st.sampled_from([b"%x", b"%x", b"%X", b"000%x", b"%x;a=b", b'%x;q="\t;"', b"%x;"]))
+        size = draw(
+            st.sampled_from([b"%x", b"%x", b"%X", b"000%x", b"%x;a=b", b'%x;q="\t;"', b"%x;"])
+        )
         out += size % len(part) + b"\r\n" + part + b"\r\n"
     out += draw(st.sampled_from([b"0", b"0", b"0000", b"0;last"])) + b"\r\n"
     for line in draw(st.lists(st.sampled_from(TRAILERS), max_size=2, unique=True)):
@@ -94,11 +104,15 @@ def asked(draw: st.DrawFn, number: int, *, last: bool = False) -> Asked:
     parts = draw(_BODIES) if framing != "none" else []
     payload = b"".join(parts)
     if framing == "length":
-        name = draw(st.sampled_from([b"Content-Length: ", b"content-length:\t", b"CONTENT-LENGTH:00"]))
+        name = draw(
+            st.sampled_from([b"Content-Length: ", b"content-length:\t", b"CONTENT-LENGTH:00"])
+        )
         lines.append(name + b"%d" % len(payload) + draw(st.sampled_from([b"", b" \t"])))
         body = payload
     elif framing == "chunked":
-        lines.append(draw(st.sampled_from([b"Transfer-Encoding: chunked", b"transfer-encoding:CHUNKED"])))
+        lines.append(
+            draw(st.sampled_from([b"Transfer-Encoding: chunked", b"transfer-encoding:CHUNKED"]))
+        )
         body = draw(chunked(parts))
     else:
         body = b""
@@ -185,7 +199,15 @@ _INTERIMS = (
     (103, b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"),
     (102, b"HTTP/1.1 102 Processing\r\nContent-Length: 5\r\n\r\n"),
 )
-_STATUSES = (b"200 OK", b"201 Created", b"206 Partial Content", b"404", b"404 ", b"299 caf\xe9", b"599 x")
+_STATUSES = (
+    b"200 OK",
+    b"201 Created",
+    b"206 Partial Content",
+    b"404",
+    b"404 ",
+    b"299 caf\xe9",
+    b"599 x",
+)
 
 
 @st.composite
@@ -203,9 +225,13 @@ def answered(
     payload = b"".join(parts)
     body = payload
     if framing == "length":
-        lines.append(draw(st.sampled_from([b"Content-Length: ", b"content-length:"])) + b"%d" % len(payload))
+        lines.append(
+            draw(st.sampled_from([b"Content-Length: ", b"content-length:"])) + b"%d" % len(payload)
+        )
     elif framing == "chunked":
-        lines.append(draw(st.sampled_from([b"Transfer-Encoding: chunked", b"TRANSFER-ENCODING:Chunked"])))
+        lines.append(
+            draw(st.sampled_from([b"Transfer-Encoding: chunked", b"TRANSFER-ENCODING:Chunked"]))
+        )
         body = draw(chunked(parts))
     if mark:
         lines.append(b"X-Mark: " + mark)
@@ -228,14 +254,14 @@ def answered(
 
 RECORDED_ANSWERS = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\nContent-Type: text/html\r\n"
-    b"Content-Length: 14\r\nConnection: keep-alive\r\nETag: \"x\"\r\n\r\n<p>hello</p>\r\n",
+    b'Content-Length: 14\r\nConnection: keep-alive\r\nETag: "x"\r\n\r\n<p>hello</p>\r\n',
     b"HTTP/1.1 200 OK\r\nX-Powered-By: Express\r\nTransfer-Encoding: chunked\r\nKeep-Alive: timeout=5\r\n\r\n"
     b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nServer: SimpleHTTP/0.6 Python/3.11\r\nContent-type: text/html\r\n\r\n<p>old</p>",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
     b"Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
-    b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 14\r\n\r\n",
+    b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 14\r\n\r\n',
     b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=1\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: https://a.example/?edge_token=x\r\nContent-Length: 2\r\n\r\nno",
     b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 0\r\n\r\n",
@@ -259,7 +285,9 @@ def mutated(draw: st.DrawFn, whole: bytes, others: tuple[bytes, ...] = ()) -> by
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data)))
         to = min(len(data), at + draw(st.integers(1, 40)))
-        match draw(st.sampled_from(["flip", "insert", "delete", "replace", "repeat", "splice", "cut"])):
+        match draw(
+            st.sampled_from(["flip", "insert", "delete", "replace", "repeat", "splice", "cut"])
+        ):
             case "flip" if at < len(data):
                 flipped = data[at] ^ (1 << draw(st.integers(0, 7)))
                 data = data[:at] + bytes([flipped]) + data[at + 1 :]

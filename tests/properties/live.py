@@ -7,7 +7,6 @@ cannot be made up by a flipped bit, so a mark in the wrong answer means that two
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import time
@@ -24,8 +23,10 @@ from tests.flows.scriptedapp import AppConnection
 from tests.flows.stage import LONG_AGO, PORT, Preview, Stage, until
 from tests.properties.exchanges import TOKEN_HERE
 
-PATIENCE = float(os.environ.get("P", "20"))
+PATIENCE = 20.0
 """Seconds after which something hangs. Every plan here ends by itself, whatever the deadlines are."""
+TUNNEL_PATH = b"/tunnel"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 MARK = b"<m%08x>"
 _MARK = re.compile(rb"<m([0-9a-f]{8})>")
 _SPREAD = 0x9E3779B1
@@ -75,6 +76,8 @@ class Live:
     seen: list[Seen] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     serial: int = 0
+    said_by_app: tuple[bytes, Sequence[int]] = (b"", ())
+    heard_by_app: bytes | None = None
 
     def begin(self, plans: dict[bytes, Plan]) -> None:
         """A new example: plans by the path that is asked for; other paths get plain answers."""
@@ -132,6 +135,9 @@ class Live:
             self.serial += 1
             seen = Seen(mark_of(self.serial), bytes(head.method), bytes(head.target))
             self.seen.append(seen)
+            if seen.target.startswith(TUNNEL_PATH):
+                await self._tunnel(connection, reader.trailing_data[0])
+                return
             plan = self.plans.get(seen.target.partition(b"?")[0], Plan())
             if plan.early and not await self._answer(connection, plan, seen):
                 return
@@ -143,6 +149,19 @@ class Live:
             rest = reader.trailing_data[0]
             if not plan.early and not await self._answer(connection, plan, seen):
                 return
+
+    async def _tunnel(self, connection: AppConnection, early: bytes) -> None:
+        """Take the upgrade, say everything that is planned, hear everything there is."""
+        says, where = self.said_by_app
+        hears = asyncio.ensure_future(connection.read_to_end())
+        try:
+            for part in cut(SWITCHING + says, list(where)):
+                await connection.send(part)
+                await asyncio.sleep(0)
+            connection.end()
+            self.heard_by_app = early + await hears
+        finally:
+            hears.cancel()
 
     async def _event(self, connection: AppConnection, reader: h11.Connection) -> object:
         """The next event; None at the end of the connection, or of what can be understood."""

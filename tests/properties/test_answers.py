@@ -8,7 +8,7 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.answer import AnswerScanner
+from edge.core.answer import Answer, AnswerScanner
 from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer
 from tests.core.wires import UPGRADE, cut, examples, request, scan
 from tests.properties.exchanges import RECORDED_ANSWERS, Answered, answered, mutated, places
@@ -29,7 +29,14 @@ class Outcome(NamedTuple):
     refused: bool
 
 
-def relayed(line: bytes, parts: list[bytes], *, eof: bool, cookie: bytes | None = None) -> Outcome:
+def relayed(
+    line: bytes,
+    parts: list[bytes],
+    *,
+    eof: bool,
+    cookie: bytes | None = None,
+    before: list[Answer] | None = None,
+) -> Outcome:
     """An answer through the edge, read by h11 as its client. Raises for what h11 does not understand."""
     upgrade = UPGRADE if line.startswith(b"GET") and line.endswith(b"1.1") else ()
     relay = AnswerRelay(
@@ -39,6 +46,7 @@ def relayed(line: bytes, parts: list[bytes], *, eof: bool, cookie: bytes | None 
         max_head_bytes=LIMIT,
         closing=lambda: False,
         cookie=cookie,
+        before=before[-1] if before else None,
     )
     out, refused = b"", False
     try:
@@ -48,6 +56,8 @@ def relayed(line: bytes, parts: list[bytes], *, eof: bool, cookie: bytes | None 
             out += relay.finish() or b""
     except (InvalidAnswer, FramingError):
         refused = True
+    if before is not None and relay.final is not None:
+        before.append(relay.final)
     if relay.final is not None and relay.final.status == 101:
         return Outcome(None, relay.done, relay.close, relay.surplus, refused)
     # The edge ends the client's connection after an answer that says so, or that was cut short.
@@ -69,7 +79,10 @@ def same_however_it_comes(
     line: bytes, wire: bytes, where: list[int], *, eof: bool, cookie: bytes | None = None
 ) -> Outcome:
     """Whole, in pieces and byte by byte: the same for the client, but for how far a refused one got."""
-    whole = relayed(line, [wire], eof=eof, cookie=cookie)
+    before: list[Answer] = []
+    whole = relayed(line, [wire], eof=eof, cookie=cookie, before=before)
+    # The same answer again on the same connection is known by its bytes, and means the same.
+    assert relayed(line, [wire], eof=eof, cookie=cookie, before=before) == whole
     for parts in (cut(wire, where), [wire[i : i + 1] for i in range(len(wire))]):
         other = relayed(line, parts, eof=eof, cookie=cookie)
         assert (other.done, other.refused) == (whole.done, whole.refused)
@@ -133,7 +146,9 @@ def test_spoilt_answers_reach_the_client_as_they_were_understood(
 ) -> None:
     """Bytes flipped, lost, added, doubled: refused, or the client agrees with the edge about the end."""
     good: Answered = data.draw(answered(head=line.startswith(b"HEAD")))
-    wire = data.draw(mutated(good.wire + data.draw(st.sampled_from([b"", SECOND])), RECORDED_ANSWERS))
+    wire = data.draw(
+        mutated(good.wire + data.draw(st.sampled_from([b"", SECOND])), RECORDED_ANSWERS)
+    )
     judge(line, wire, same_however_it_comes(line, wire, where, eof=eof), eof=eof)
 
 

@@ -66,7 +66,9 @@ def same_however_it_comes(wire: bytes, where: list[int]) -> Stream:
 
 @given(conversations(), places())
 @examples(80)
-def test_good_conversations_are_read_as_they_were_meant(asked: list[Asked], where: list[int]) -> None:
+def test_good_conversations_are_read_as_they_were_meant(
+    asked: list[Asked], where: list[int]
+) -> None:
     """Every spelling the RFC allows: each request whole, none of them mixed with its neighbour."""
     wire = bare(b"".join(one.wire for one in asked))
     stream = same_however_it_comes(wire, where)

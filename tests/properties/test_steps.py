@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -67,7 +68,11 @@ async def honest(live: Live) -> None:
 
 def asked_by(live: Live, one: Asked) -> list[Seen]:
     """What the app saw of that request: once, or twice if the edge sent it again."""
-    return [seen for seen in live.seen if seen.target.startswith(b"/n/") and seen.target.partition(b"?")[0] == one.path]
+    return [
+        seen
+        for seen in live.seen
+        if seen.target.startswith(b"/n/") and seen.target.partition(b"?")[0] == one.path
+    ]
 
 
 @st.composite
@@ -122,16 +127,24 @@ def bad_plan(draw: st.DrawFn, one: Asked) -> Plan:
     answer = draw(answered(MARK_HERE, head=one.method == b"HEAD"))
     end = draw(st.sampled_from(["close", "close", "reset"]))
     early = draw(st.booleans())
-    match draw(st.sampled_from(["good", "good", "early", "half", "twice", "spoilt", "rubbish", "none"])):
+    match draw(
+        st.sampled_from(["good", "good", "early", "half", "twice", "spoilt", "rubbish", "none"])
+    ):
         case "good":
-            return Plan(answer.wire, end="keep" if answer.keeps else "close", places=draw(places(2)))
+            return Plan(
+                answer.wire, end="keep" if answer.keeps else "close", places=draw(places(2))
+            )
         case "early":
             return Plan(answer.wire, early=True, end="keep" if answer.keeps else "close")
         case "half":
             at = draw(st.integers(0, len(answer.wire)))
             return Plan(answer.wire[:at], early=early, end=end, places=draw(places(2)))
         case "twice":
-            return Plan(answer.wire + EVIL, early=early, end=draw(st.sampled_from(["keep", end])) if answer.keeps else end)
+            return Plan(
+                answer.wire + EVIL,
+                early=early,
+                end=draw(st.sampled_from(["keep", end])) if answer.keeps else end,
+            )
         case "spoilt":
             return Plan(draw(mutated(answer.wire, RECORDED_ANSWERS)), early=early, end=end)
         case "rubbish":
@@ -154,12 +167,14 @@ async def test_bad_apps_never_put_answers_out_of_step(
         assert set(marks) <= set(own), f"an answer to {one.path!r} with the mark of another"
         if refusal(came):
             assert came.complete
-    for one, after in zip(got, got[1:], strict=False):
+    for one, after in itertools.pairwise(got):
         assert one.complete, f"{after} came after an answer that has no end"
     for seen in live.seen:
         (one,) = [one for one in asked if seen in asked_by(live, one)]
         assert seen.method == one.method
-        assert seen.payload == one.payload if seen.complete else one.payload.startswith(seen.payload)
+        assert (
+            seen.payload == one.payload if seen.complete else one.payload.startswith(seen.payload)
+        )
     await honest(live)
     await live.settle()
 
@@ -203,5 +218,7 @@ def test_marks_are_unlike_each_other() -> None:
     """No bit that flips turns one mark into another."""
     marks = [int(mark_of(serial)[2:-1], 16) for serial in range(1, 2000)]
     assert len(set(marks)) == len(marks)
-    assert not any(mark ^ (1 << bit) in set(marks[:200]) for mark in marks[:200] for bit in range(32))
+    assert not any(
+        mark ^ (1 << bit) in set(marks[:200]) for mark in marks[:200] for bit in range(32)
+    )
     assert PATIENCE > 1 and TOKEN_HERE in HONEST
