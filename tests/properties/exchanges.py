@@ -6,6 +6,7 @@ request stands for an edge token, so that mutations are spent on HTTP and not on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -253,29 +254,38 @@ def answered(
 
 
 RECORDED_ANSWERS = (
-    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\nContent-Type: text/html\r\n"
-    b'Content-Length: 14\r\nConnection: keep-alive\r\nETag: "x"\r\n\r\n<p>hello</p>\r\n',
-    b"HTTP/1.1 200 OK\r\nX-Powered-By: Express\r\nTransfer-Encoding: chunked\r\nKeep-Alive: timeout=5\r\n\r\n"
-    b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+    (b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 01 Jan 2030 00:00:00 GMT\r\nContent-Type: text/html\r\n"
+    b'Content-Length: 14\r\nConnection: keep-alive\r\nETag: "x"\r\n\r\n<p>hello</p>\r\n'),
+    (b"HTTP/1.1 200 OK\r\nX-Powered-By: Express\r\nTransfer-Encoding: chunked\r\nKeep-Alive: timeout=5\r\n\r\n"
+    b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"),
     b"HTTP/1.0 200 OK\r\nServer: SimpleHTTP/0.6 Python/3.11\r\nContent-type: text/html\r\n\r\n<p>old</p>",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
-    b"Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+    b"Trailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"),
     b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 14\r\n\r\n',
     b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=1\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: https://a.example/?edge_token=x\r\nContent-Length: 2\r\n\r\nno",
     b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello",
+    (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello"),
 )  # fmt: skip
 
 
 # --- mutation -------------------------------------------------------------------------------------
 
 _NASTY = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"f", b"-1"]
-    + [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"\xff", b"\x0b"]
+    [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\x00", b" ", b"\t", b":", b",", b";", b"0", b"f", b"-1", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"\xff", b"\x0b"]
 ) | st.binary(min_size=1, max_size=3)  # fmt: skip
+
+
+_JOINTS = re.compile(rb"[\r\n:; ]|(?<![0-9A-Za-z])[0-9A-Fa-f]")
+
+
+def _positions(data: bytes) -> st.SearchStrategy[int]:
+    """Anywhere, and as often where messages have their joints: ends of lines, separators, numbers."""
+    joints = [match.start() for match in _JOINTS.finditer(data)]
+    anywhere = st.integers(0, len(data))
+    return anywhere | st.sampled_from(joints) if joints else anywhere
 
 
 @st.composite
@@ -283,7 +293,7 @@ def mutated(draw: st.DrawFn, whole: bytes, others: tuple[bytes, ...] = ()) -> by
     """The bytes with one to three things done to them that a bad cable or a bad mind would do."""
     data = whole
     for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, len(data)))
+        at = draw(_positions(data))
         to = min(len(data), at + draw(st.integers(1, 40)))
         match draw(
             st.sampled_from(["flip", "insert", "delete", "replace", "repeat", "splice", "cut"])

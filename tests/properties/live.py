@@ -22,6 +22,7 @@ from tests.flows.rawclient import RawClient
 from tests.flows.scriptedapp import AppConnection
 from tests.flows.stage import LONG_AGO, PORT, Preview, Stage, until
 from tests.properties.exchanges import TOKEN_HERE
+from tests.properties.readers import Got, answer_by_h11
 
 PATIENCE = 20.0
 """Seconds after which something hangs. Every plan here ends by itself, whatever the deadlines are."""
@@ -59,13 +60,14 @@ class Seen:
     mark: bytes
     method: bytes
     target: bytes
+    fields: tuple[tuple[bytes, bytes], ...] = ()
     payload: bytes = b""
     complete: bool = False
 
 
 @dataclass
 class Live:
-    """The stage with one sandbox; `play` makes its app, `talk` its clients."""
+    """The stage with one sandbox; `app` plays what is in it, `talk` its clients."""
 
     stage: Stage
     preview: Preview
@@ -78,6 +80,8 @@ class Live:
     serial: int = 0
     said_by_app: tuple[bytes, Sequence[int]] = (b"", ())
     heard_by_app: bytes | None = None
+    tokens: dict[str, bytes] = field(default_factory=dict)
+    """Further ones, by names that a test gives them."""
 
     def begin(self, plans: dict[bytes, Plan]) -> None:
         """A new example: plans by the path that is asked for; other paths get plain answers."""
@@ -128,12 +132,14 @@ class Live:
         rest = b""
         while True:
             reader = h11.Connection(h11.SERVER, max_incomplete_event_size=200_000)
-            reader.receive_data(rest) if rest else None
+            if rest:
+                reader.receive_data(rest)
             head = await self._event(connection, reader)
             if not isinstance(head, h11.Request):
                 return
             self.serial += 1
-            seen = Seen(mark_of(self.serial), bytes(head.method), bytes(head.target))
+            fields = tuple((bytes(name), bytes(value)) for name, value in head.headers.raw_items())
+            seen = Seen(mark_of(self.serial), bytes(head.method), bytes(head.target), fields)
             self.seen.append(seen)
             if seen.target.startswith(TUNNEL_PATH):
                 await self._tunnel(connection, reader.trailing_data[0])
@@ -195,6 +201,20 @@ async def send_cut(client: RawClient, data: bytes, places: Sequence[int]) -> Non
         await client.send(part)
         for _ in range(2):
             await asyncio.sleep(0)
+
+
+def answers_in(data: bytes, methods: list[bytes]) -> list[Got]:
+    """Every answer on a client's connection, read strictly; those to ``methods`` and no more."""
+    found: list[Got] = []
+    for method in methods:
+        if not data:
+            break
+        got, data = answer_by_h11(data, method, eof=True)
+        if got is None:
+            break
+        found.append(got)
+    assert data == b"", f"bytes after the last answer: {data[:200]!r}"
+    return found
 
 
 def marks_in(data: bytes) -> list[bytes]:

@@ -81,7 +81,7 @@ def test_good_conversations_are_read_as_they_were_meant(
 
 
 @given(st.data(), conversations(3), places())
-@examples(120)
+@examples(200)
 def test_spoilt_conversations_leave_as_they_were_understood(
     data: st.DataObject, asked: list[Asked], where: list[int]
 ) -> None:
@@ -92,7 +92,7 @@ def test_spoilt_conversations_leave_as_they_were_understood(
 
 
 @given(st.data(), st.lists(st.sampled_from(RECORDED), min_size=1, max_size=3), places())
-@examples(120)
+@examples(200)
 def test_spoilt_recordings_leave_as_they_were_understood(
     data: st.DataObject, recorded: list[bytes], where: list[int]
 ) -> None:
@@ -102,7 +102,7 @@ def test_spoilt_recordings_leave_as_they_were_understood(
 
 
 @given(blocks(), st.sampled_from([b"", b"12345", b"5\r\nhello\r\n0\r\n\r\n"]), places())
-@examples(120)
+@examples(200)
 def test_nasty_heads_with_a_tail_leave_as_they_were_understood(
     block: bytes, body: bytes, where: list[int]
 ) -> None:

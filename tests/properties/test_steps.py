@@ -22,8 +22,17 @@ from tests.properties.exchanges import (
     mutated,
     places,
 )
-from tests.properties.live import MARK_HERE, PATIENCE, Live, Plan, Seen, mark_of, marks_in
-from tests.properties.readers import Got, answer_by_h11
+from tests.properties.live import (
+    MARK_HERE,
+    PATIENCE,
+    Live,
+    Plan,
+    Seen,
+    answers_in,
+    mark_of,
+    marks_in,
+)
+from tests.properties.readers import Got
 
 pytestmark = [
     pytest.mark.may_block("Hypothesis makes its examples between two turns of the loop"),
@@ -32,20 +41,6 @@ pytestmark = [
 
 HONEST = b"GET /honest?edge_token=@T HTTP/1.1\r\nHost: " + HOST + b"\r\nConnection: close\r\n\r\n"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-
-
-def answers_in(data: bytes, methods: list[bytes]) -> list[Got]:
-    """Every answer on a client's connection, read strictly; those to ``methods`` and no more."""
-    found: list[Got] = []
-    for method in methods:
-        if not data:
-            break
-        got, data = answer_by_h11(data, method, eof=True)
-        if got is None:
-            break
-        found.append(got)
-    assert data == b"", f"bytes after the last answer: {data[:200]!r}"
-    return found
 
 
 def refusal(got: Got) -> str:
