@@ -26,13 +26,13 @@ SECRET = b"the traffic access token"
 PRIVATE = "sb_bbbbbbbb"
 PROXY = b"X-Nullspace-Preview-Proxy-Token: "
 TRAFFIC = b"X-Nullspace-Traffic-Access-Token: " + SECRET
-CREDENTIALS = (
-    *["cookie", "proxy", "edge"] * 4,
+BY_COOKIE = ("cookie", "cookie", "cookie and edge", "cookie and wrong edge", "cookie and proxy")
+BY_PROXY = ("proxy", "proxy", "edge and proxy", "cookie and proxy", "two proxies")
+WRONGLY = (
     *["none", "cookie of the other", "proxy of the other", "edge of the other", "forged proxy"],
-    *["cookie and proxy", "cookie and edge", "two cookies", "two proxies", "edge and proxy"],
-    "cookie and wrong edge",
+    *["two cookies", "edge", "cookie", "proxy"],
 )
-MARKERS = (*[b""] * 6, b"&__ns_preview_transport=header", b"&__ns_preview_transport=x")
+MARKERS = (b"", b"&__ns_preview_transport=header", b"&__ns_preview_transport=x")
 FIELDS = (
     b"Accept: */*",
     b"Accept: text/html",
@@ -66,7 +66,7 @@ CLOSE = b"Connection: close\r\n"
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> Wish:
+def wishes(draw: st.DrawFn, credentials: tuple[str, ...]) -> Wish:
     """One request: to which of the two sandboxes, with which credentials and which fields."""
     private = draw(st.integers(0, 3)) == 0
     fields = draw(st.lists(st.sampled_from(FIELDS), max_size=2))
@@ -74,7 +74,7 @@ def wishes(draw: st.DrawFn) -> Wish:
         fields.append(TRAFFIC)
     return Wish(
         private,
-        draw(st.sampled_from(CREDENTIALS)),
+        draw(st.sampled_from(credentials)),
         draw(st.sampled_from(MARKERS)),
         tuple(fields),
     )
@@ -83,11 +83,14 @@ def wishes(draw: st.DrawFn) -> Wish:
 @st.composite
 def alike(draw: st.DrawFn) -> list[Wish]:
     """Requests that differ in little, some of them not at all: only what repeats is remembered."""
-    first = draw(wishes())
+    credentials = draw(st.sampled_from([BY_COOKIE, BY_PROXY, WRONGLY, BY_COOKIE + WRONGLY]))
+    first = draw(wishes(credentials))
     some = [first]
     for _ in range(draw(st.integers(1, 3))):
-        other = draw(wishes())
-        name = draw(st.sampled_from(Wish._fields))
+        other = draw(wishes(credentials))
+        name = draw(
+            st.sampled_from(["credential", "credential", "marker", "marker", "fields", "private"])
+        )
         some.append(first._replace(**{name: getattr(other, name)}))
     return draw(st.lists(st.sampled_from(some), min_size=2, max_size=7))
 
