@@ -117,8 +117,11 @@ def words(received: bytes, answer: bytes, *, ended: bool, to_head: bool) -> str:
         return "closed" if ended else "waits"
     theirs, _ = final_answer(answer)
     status = head[9:12]
-    if status != theirs[9:12]:
-        return status.decode("latin-1")
+    told = status.decode("latin-1").strip()
+    if status != theirs[9:12] and status[:1] in b"45":
+        return told
+    if status != theirs[9:12] and theirs.startswith(b"HTTP/"):
+        return f"passes as {told}"
     if status == b"101":
         return "passes the 101"
     bodiless = to_head or status in (b"204", b"304")

@@ -36,7 +36,7 @@ Reading a cell:
 | `target /x`, `keeps x`, `drops x` | with another target, or with fields more or fewer, than behind the edge |
 | `400` | answered with this status by the proxy itself; no whole request reached the app |
 | `closed` | the connection ended without an answer |
-| `waits` | neither refused nor passed on within a second, although a whole request followed (or, of an answer, although no more of it will come) |
+| `waits` | neither refused nor passed on within a second, although a whole request followed; of an answer: not complete at the client, whose connection is still open |
 | `ignored` | the bytes were passed over, and the request behind them was answered |
 | `passes`, `passes, upstream closed` | the answer reached the client; the connection to the app was not used again |
 | `502`, `cut` | the client got an error instead of the answer; it saw the answer begin and its connection end |
@@ -107,7 +107,9 @@ def _summary(cases: Sequence[Case], columns: Sequence[Column]) -> str:
 
 def kind(edge: str, peer: str) -> str:
     """How a peer's outcome compares with the edge's."""
-    if _plain(edge) == _plain(peer) or (edge == "502 or cut" and peer in {"502", "503", "cut"}):
+    if _plain(edge) == _plain(peer) or (
+        edge == "502 or cut" and peer in {"502", "503", "cut", "closed"}
+    ):
         return "same"
     passed, passes = _passes(edge), _passes(peer)
     if passed and passes:
