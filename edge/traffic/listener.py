@@ -199,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
         if end < 0:
             if len(buffer) > limits.header_bytes:
                 raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
-            if b"\n\n" in buffer or buffer[:1] == b"\n":
+            if _has_half_ends(buffer):
                 raise errors.bad_request("lines must end with CR LF")
             return None
         if end > limits.header_bytes:
@@ -409,6 +409,12 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
+
+
+def _has_half_ends(start: bytes) -> bool:
+    """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
+    ends = start.count(b"\r\n")
+    return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends
 
 
 class _Lingering(asyncio.Protocol):
