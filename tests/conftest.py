@@ -17,7 +17,7 @@ BLOCKED = 1.0
 """Seconds a loop may be busy with one thing before the test fails; lots, because CI machines are shared."""
 
 _HEARTBEAT = 0.1
-_ON_UVLOOP = frozenset({"traffic", "flows", "sdk", "conformance"})
+_ON_UVLOOP = frozenset({"traffic", "flows", "sdk", "conformance", "peers"})
 
 
 def pytest_asyncio_loop_factories(
