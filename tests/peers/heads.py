@@ -31,13 +31,6 @@ def end_to_end(fields: Fields) -> Fields:
     return without(fields, also=HOP_BY_HOP)
 
 
-def added_to_requests(fields: Fields) -> dict[bytes, bytes]:
-    """What the edge said to the app. Fails if it says anything twice."""
-    own = [(name.lower(), value) for name, value in fields if name.lower() in ADDED_TO_REQUESTS]
-    assert len(dict(own)) == len(own)
-    return dict(own)
-
-
 def without_cookie(fields: Fields) -> Fields:
     """An answer's fields without the edge's cookie and the one Cache-Control that goes with it."""
     cookies = [f for f in fields if f[0].lower() == b"set-cookie" and f[1].startswith(COOKIE)]
@@ -47,3 +40,41 @@ def without_cookie(fields: Fields) -> Fields:
     at = fields.index(cookies[0])
     assert fields[at + 1] == (b"Cache-Control", b"private")
     return fields[:at] + fields[at + 2 :]
+
+
+def judge_request(sent: bytes, came: bytes, token: str) -> None:
+    """The app gets what was sent, less the token, and what the edge has to say."""
+    (said, fields), (heard, got) = parsed(sent), parsed(came)
+    for end in (b"&", b""):  # Between other pairs, or the last one or the only one.
+        said = said.replace(b"edge_token=" + token.encode() + end, b"")
+    assert said.replace(b"& HTTP", b" HTTP").replace(b"? HTTP", b" HTTP") == heard
+    assert without(end_to_end(got), also=ADDED_TO_REQUESTS) == end_to_end(fields)
+    own = [(name.lower(), value) for name, value in got if name.lower() in ADDED_TO_REQUESTS]
+    added = dict(own)
+    assert len(added) == len(own)
+    assert added.pop(b"x-request-id")
+    (host,) = (value for name, value in got if name.lower() == b"host")
+    assert added == {
+        b"x-forwarded-for": b"127.0.0.1",
+        b"x-forwarded-proto": b"https",
+        b"x-forwarded-host": host,
+        b"via": b"1.1 preview-edge",
+    }
+
+
+def judge_answer(came: bytes, sent: bytes) -> None:
+    """The client gets the app's head: status, reason, and the fields in order and as they were spelled."""
+    (heard, got), (said, fields) = parsed(came), parsed(sent)
+    assert heard == said.replace(b"HTTP/1.0", b"HTTP/1.1")
+    assert end_to_end(without_cookie(got)) == end_to_end(fields)
+
+
+def answers(data: bytes) -> list[bytes]:
+    """The heads of an answer: those of 1xx, then the final one."""
+    heads = []
+    while True:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, f"no whole head in {head!r}"
+        heads.append(head + end)
+        if not head.startswith(b"HTTP/1.1 1") or head.startswith(b"HTTP/1.1 101"):
+            return heads

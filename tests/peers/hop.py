@@ -91,13 +91,17 @@ class Hop:
         async with asyncio.timeout(seconds):
             while self._tasks:
                 await asyncio.wait(self._tasks)
-        links, self.links = self.links, []
-        return links
+        return self.take()
 
     async def link(self) -> Link:
         """The only connection since the last time, once it has ended."""
         (link,) = await self.finished()
         return link
+
+    def take(self) -> list[Link]:
+        """The connections since the last time, in order, ended or not."""
+        links, self.links = self.links, []
+        return links
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
