@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 
 from tests.flows.stage import Stage
 from tests.peers.node_peer import Node, packages, started
+
+# Before the module is imported: only then its assertions say what was compared.
+pytest.register_assert_rewrite("tests.peers.heads")
 
 
 @pytest.fixture
@@ -18,15 +23,28 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         yield stage
 
 
+# Asked for by every test, also by those that do without: started in the middle of one, Node would block
+# its loop.
 @pytest.fixture(scope="session")
-def node() -> Iterator[Node]:
-    """Node alone, for HTTP. Only for tests that are marked to need it."""
+def node() -> Iterator[Node | None]:
+    """Node alone, for HTTP; None where it is missing, and whoever needs it is marked."""
+    if shutil.which("node") is None:
+        yield None
+        return
     with started(None) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
-def node_with_ws() -> Iterator[Node]:
-    """Node with `ws`. Only for tests that are marked to need node and npm."""
-    with started(packages()) as process:
+def node_with_ws() -> Iterator[Node | str]:
+    """Node with `ws`; where it cannot be had, the reason."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        yield "node or npm is missing"
+        return
+    try:
+        modules = packages()
+    except subprocess.CalledProcessError as e:
+        yield f"npm could not install ws: {e.stderr.decode(errors='replace')}"
+        return
+    with started(modules) as process:
         yield process

@@ -135,7 +135,7 @@ def handshakes() -> list[Dialogue]:
     """What the handshake says beside the upgrade, and refusals."""
     asked = [
         ("Origin", "https://app.example"),
-        ("Cookie", "a=1; b=\"2\"; c"),
+        ("Cookie", 'a=1; b="2"; c'),
         ("Authorization", "Bearer of.the.app"),
         ("X-Odd-CASE", "kept, as  it is"),
         ("User-Agent", "peers/1"),

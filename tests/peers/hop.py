@@ -36,7 +36,9 @@ class Link:
         self.up = Stream()
         self.down = Stream()
 
-    async def play(self, port: int, reader: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+    async def play(
+        self, port: int, reader: asyncio.StreamReader, out: asyncio.StreamWriter
+    ) -> None:
         """Pass everything on until both sides have ended, or one is gone."""
         there, writer = await asyncio.open_connection("127.0.0.1", port)
         try:

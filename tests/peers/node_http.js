@@ -2,6 +2,7 @@
 'use strict';
 
 const crypto = require('crypto');
+const dns = require('dns');
 const http = require('http');
 
 const PATTERN = Buffer.from('The quick brown fox jumps over the lazy dog. ');
@@ -88,10 +89,11 @@ function route(request, response) {
 }
 
 function app(_, say, onEnd) {
+  released.count = 0;
   const server = http.createServer(route);
   server.on('checkContinue', (request, response) => {
     if (request.url.startsWith('/refuse'))
-      return response.writeHead(417, { 'Content-Length': '2', Connection: 'close' }).end('no');
+      return response.writeHead(403, { 'Content-Length': '2', Connection: 'close' }).end('no');
     response.writeContinue();
     route(request, response);
   });
@@ -106,19 +108,25 @@ async function* pieces(asked) {
   for (const piece of asked) yield Buffer.from(piece, 'base64');
 }
 
-function headers({ host, fields }) {
-  return { Host: host, ...Object.fromEntries(fields) };
-}
+// `fetch` takes the Host from the address: whatever name it asks for is here.
+dns.lookup = (_, ...rest) => {
+  const [answer, options] = rest.reverse();
+  const here = { address: '127.0.0.1', family: 4 };
+  return options?.all ? answer(null, [here]) : answer(null, here.address, here.family);
+};
 
 async function request(order, say) {
   const { port, method, target, body } = order;
   const said = { interim: [], trailers: [] };
-  const options = { host: '127.0.0.1', port, method, path: target, headers: headers(order), agent: false };
+  const headers = { Host: order.host, ...Object.fromEntries(order.fields) };
+  const options = { host: '127.0.0.1', port, method, path: target, headers, agent: false };
   const out = http.request(options);
   out.on('information', (info) => said.interim.push([info.statusCode, pairs(info.rawHeaders)]));
   const answered = new Promise((resolve, reject) => out.on('response', resolve).on('error', reject));
-  for await (const piece of pieces(body ?? [])) out.write(piece);
-  out.end();
+  if (Array.isArray(body)) {
+    for await (const piece of pieces(body)) out.write(piece);
+    out.end();
+  } else out.end(Buffer.from(body ?? '', 'base64'));
   const answer = await answered;
   const got = [];
   for await (const piece of answer) {
@@ -131,9 +139,10 @@ async function request(order, say) {
 
 async function fetched(order, say) {
   const { port, method, target, body } = order;
-  const options = { method, headers: headers(order), redirect: 'manual' };
-  if (body) Object.assign(options, { body: pieces(body), duplex: 'half' });
-  const answer = await fetch(`http://127.0.0.1:${port}${target}`, options);
+  const options = { method, headers: order.fields, redirect: 'manual' };
+  if (Array.isArray(body)) Object.assign(options, { body: pieces(body), duplex: 'half' });
+  else if (body !== null) options.body = Buffer.from(body, 'base64');
+  const answer = await fetch(`http://${order.host}:${port}${target}`, options);
   const got = [];
   for await (const piece of answer.body ?? []) {
     got.push(Buffer.from(piece));

@@ -20,6 +20,7 @@ from tests.peers.heads import ADDED_TO_REQUESTS, HOP_BY_HOP, answers, judge_answ
 from tests.peers.hop import Hop, Link
 from tests.peers.http_apps import aiohttp_app, node_app, standard_app
 from tests.peers.http_clients import Aiohttp, Ask, Curl, Httpx, InNode, Seen
+from tests.peers.node_peer import Node
 from tests.peers.part import payload
 
 CLIENTS = ("curl", "httpx", "aiohttp", "request", "fetch")
@@ -54,7 +55,7 @@ CASES = [
     Case("fields", Ask("GET", "/echo", [("X-Odd-CASE", "a,  b"), ("Cookie", "a=1; b"), ("Accept", "x/y")])),
     Case("POST", Ask("POST", "/echo?x", body=b"a few bytes")),
     Case("POST of nothing", Ask("POST", "/echo", body=b"")),
-    Case("PUT of 300 kB", Ask("PUT", "/echo", CONTINUE[:0], b"".join(BIG))),
+    Case("PUT of 300 kB", Ask("PUT", "/echo", body=b"".join(BIG))),
     Case("PATCH", Ask("PATCH", "/echo", body=b"{}")),
     Case("chunked upload", Ask("POST", "/echo", body=BIG), servers=MODERN),
     Case("whole", Ask("GET", "/bytes")),
@@ -66,7 +67,7 @@ CASES = [
     Case("trailers", Ask("GET", "/trailers"), servers=("node",)),
     Case("100", Ask("PUT", "/echo", CONTINUE, b"".join(BIG)), clients=("curl",), servers=MODERN, interim=[100]),
     Case("100 before chunks", Ask("POST", "/echo", CONTINUE, BIG), clients=("curl",), servers=MODERN, interim=[100]),
-    Case("417", Ask("PUT", "/refuse", CONTINUE, b"unwanted"), 417, clients=("curl",), servers=("node",)),
+    Case("403 instead of 100", Ask("PUT", "/refuse", CONTINUE, b"unwanted"), 403, clients=("curl",), servers=("node",)),
     Case("HTTP/1.0", Ask("GET", "/plain", curl=["--http1.0"]), clients=("curl",)),
     Case("HTTP/1.0, length unknown", Ask("GET", "/pieces", curl=["--http1.0"]), clients=("curl",)),
 ]  # fmt: skip
@@ -95,18 +96,18 @@ PAIRS = [
 
 @pytest.mark.parametrize(("case", "client", "server"), PLAYS)
 async def test_peers_notice_nothing(
-    stage: Stage, request: pytest.FixtureRequest, case: Case, client: str, server: str
+    stage: Stage, node: Node | None, case: Case, client: str, server: str
 ) -> None:
     """The answer is the same without the edge and with it, and so is what the app saw."""
-    peer = _client(client, request)
+    peer = _client(client, node)
     path = case.ask.path
     async with Hop() as far, Hop(stage.edge.port) as near, asyncio.timeout(30):
         box = stage.sandbox(far)
-        async with _server(server, request) as far.target:
+        async with _server(server, node) as far.target:
             direct = await peer.ask(case.ask, far.port, box.host, path)
             far.take()
         token = box.token()
-        async with _server(server, request) as far.target:
+        async with _server(server, node) as far.target:
             there = f"{path}{'&' if '?' in path else '?'}edge_token={token}"
             through = await peer.ask(case.ask, near.port, box.host, there)
             (at_client,), (at_app,) = near.take(), far.take()
@@ -118,7 +119,7 @@ async def test_peers_notice_nothing(
     _judge_heads(at_client, at_app, token, case)
 
 
-def _client(name: str, request: pytest.FixtureRequest) -> Any:
+def _client(name: str, node: Node | None) -> Any:
     match name:
         case "curl":
             return Curl()
@@ -126,16 +127,18 @@ def _client(name: str, request: pytest.FixtureRequest) -> Any:
             return Httpx()
         case "aiohttp":
             return Aiohttp()
-    return InNode(request.getfixturevalue("node"), name)
+    assert node is not None
+    return InNode(node, name)
 
 
-def _server(name: str, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[int]:
+def _server(name: str, node: Node | None) -> AbstractAsyncContextManager[int]:
     match name:
         case "aiohttp":
             return aiohttp_app()
         case "standard":
             return standard_app()
-    return node_app(request.getfixturevalue("node"))
+    assert node is not None
+    return node_app(node)
 
 
 def _comparable(seen: Seen, case: Case) -> Any:
@@ -143,10 +146,9 @@ def _comparable(seen: Seen, case: Case) -> Any:
     if not case.ask.path.startswith("/echo") or case.ask.method == "HEAD":
         return seen
     came = json.loads(seen.body)
-    own = ADDED_TO_REQUESTS | HOP_BY_HOP
+    # Where the length stands, and its spelling, is the edge's choice; `judge_request` looks at its value.
+    own = ADDED_TO_REQUESTS | HOP_BY_HOP | {b"host", b"content-length"}
     came["fields"] = [pair for pair in came["fields"] if pair[0].lower().encode() not in own]
-    # Where among the other fields the length stands is the edge's choice.
-    came["fields"].sort(key=lambda pair: pair[0].lower() == "content-length")
     return seen.status, came, seen.interim, seen.trailers
 
 
@@ -161,15 +163,18 @@ def _judge_heads(near: Link, far: Link, token: str, case: Case) -> None:
 
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 async def test_events_are_not_held_back(
-    stage: Stage, request: pytest.FixtureRequest, client: str, server: str
+    stage: Stage, node: Node | None, client: str, server: str
 ) -> None:
     """The app sends the next event when the client has seen the last one, so none can wait for others."""
-    peer = _client(client, request)
-    events: list[bytes] = []
-    async with Hop() as far, asyncio.timeout(30), _server(server, request) as far.target:
+    peer = _client(client, node)
+    events = 0
+    came = b""
+    async with Hop() as far, asyncio.timeout(30), _server(server, node) as far.target:
         box = stage.sandbox(far)
         target = f"/events?edge_token={box.token()}"
         async for piece in peer.stream(stage.edge.port, box.host, target):
-            events.append(piece)
-            assert (await stage.ask(box.get("/next"))).status == 204
-    assert events == [b"data: %d\n\n" % n for n in range(5)]
+            came += piece
+            if came == b"".join(b"data: %d\n\n" % n for n in range(events + 1)):
+                events += 1
+                assert (await stage.ask(box.get("/next"))).status == 204
+    assert events == 5
