@@ -149,7 +149,7 @@ class KeyStore:
 
     async def _load_issued(self) -> None:
         try:
-            issued = await self._issued()
+            issued = await _issued(self._file, self._url)
         except KeysUnusable as e:
             self._failures += 1
             self._observer.event("keys_unusable", reason=str(e), ready=self._ready)
@@ -162,12 +162,20 @@ class KeyStore:
             self._observer.event("keys_changed", kids=sorted(new.issued))
             self._on_change(new)
 
-    async def _issued(self) -> dict[str, Key]:
-        if self._file is not None:
-            return _parsed(f"tokens.jwks_file {self._file}", await _read(self._file))
-        if self._url is not None:
-            return _parsed("tokens.jwks_url", await _fetch(self._url))
-        return {}
+
+async def keys_now(tokens: TokenSettings, cookie: CookieSettings) -> Keys:
+    """The keys that these settings lead to at this moment. Raises `KeysUnusable`, ValueError."""
+    secrets = _hmac_keys("tokens.hs256", tokens.hs256)
+    issued = await _issued(tokens.jwks_file, tokens.jwks_url)
+    return Keys(issued | secrets, _hmac_keys("cookie.keys", cookie.keys))
+
+
+async def _issued(file: Path | None, url: str | None) -> dict[str, Key]:
+    if file is not None:
+        return _parsed(f"tokens.jwks_file {file}", await _read(file))
+    if url is not None:
+        return _parsed("tokens.jwks_url", await _fetch(url))
+    return {}
 
 
 def _hmac_keys(name: str, entries: Iterable[HmacKey]) -> dict[str, Key]:
