@@ -88,6 +88,8 @@ class Question:
 
 def question(text: str, host: str | None, *, websocket: bool) -> Question:
     """What to ask about a token or a whole preview URL. ``host`` and ``websocket`` win over the URL's."""
+    # Arguments that are not UTF-8 have surrogates in them; no token and no host has either.
+    text = text.encode("utf-8", "replace").decode()
     kind = Transport.WEBSOCKET if websocket else None
     if "://" not in text and "edge_token=" not in text:
         if host is not None and kind is None:
@@ -125,7 +127,9 @@ def inspect(asked: Question, beliefs: Beliefs, now: float) -> Inspection:
     if asked.host is not None:
         found = parse_target(asked.host.encode("utf-8", "replace"), beliefs.expect.audience)
         if isinstance(found, EdgeError):
-            return _over("host", "is no preview host of this edge", found.problem)
+            unknown = found.problem is errors.PREVIEW_HOST_UNKNOWN
+            text = "is no preview host of this edge" if unknown else "names a port without previews"
+            return _over("host", text, found.problem)
         target = found
     if asked.marker:
         text = "says that the token comes in a header: give the token itself"

@@ -61,10 +61,8 @@ class Sight:
 def edge_says(target: bytes, *lines: bytes, host: str = HOST, websocket: bool = False) -> str:
     """The code with which the edge itself refuses; empty when it goes on to look the sandbox up."""
     more = UPGRADE if websocket else ()
-    block = request(*lines, *more, line=b"GET " + target + b" HTTP/1.1")
-    block = block.replace(
-        next(x for x in block.split(b"\r\n") if x.startswith(b"Host:")), b"Host: " + host.encode()
-    )
+    line = b"GET " + target + b" HTTP/1.1"
+    block = request(*lines, *more, line=line, host=host.encode())
     view = Sight()
     asked = Asked(b"__Host-ns_preview", b"https://" + host.encode())
     while isinstance(decision := decide(scan(block), asked, view, NOW), Verify):
@@ -160,6 +158,9 @@ def header_of(**changes: object) -> str:
         (f"https://{HOST}/?edge_token=a&edge_token=b", "url", "different"),
         (f"https://{HOST}/?__ns_preview_transport=header", "url", "in a header"),
         ("https://evil.example/?edge_token=a", "host", "no preview host"),
+        (f"https://22-sb-aaaaaaaa.{SITE}/?edge_token=a", "host", "a port without previews"),
+        ("\udcff" + token().decode(), "form", "not a token"),
+        (f"https://{HOST}/?edge_token=\udcff", "form", "not a token"),
     ],
 )
 def test_the_row_that_says_why(text: str | bytes, name: str, said: str) -> None:
