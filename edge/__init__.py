@@ -25,11 +25,18 @@ drain        shutting down without dropping what is under way
 Rooms, and who may import whom (``tests/test_imports.py`` holds us to it)::
 
     core  <-  state, wake  <-  traffic  <-  ops  <-  cli
-    core, state.wire  <-  appliance        (nothing in the edge imports the appliance)
+    core, state.{wire,port,keyfiles}  <-  appliance      (nothing in the edge imports the appliance)
 
 ``core`` decides and does no I/O; ``state`` is what the edge asks of a control plane; ``wake`` keeps
 records fresh and wakes sandboxes; ``traffic`` moves bytes (start reading at ``traffic/flow.py``);
 ``ops`` starts, observes and stops it all.
+
+For other programs: `redact_preview_url` and `redact_preview_token` make previews fit for logs and
+screens. Importing them costs next to nothing.
 """
+
+from edge.core.redact import redact_preview_token, redact_preview_url
+
+__all__ = ["__version__", "redact_preview_token", "redact_preview_url"]
 
 __version__ = "0.1.0"

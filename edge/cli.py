@@ -11,15 +11,18 @@ from typing import Any
 import click
 
 from edge import __version__
+from edge.core.redact import redact_text
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
 from edge.ops.dev import Dev
+from edge.ops.keys_cli import keys
 from edge.ops.probe import alive
 from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
 from edge.ops.serve import work
 from edge.ops.server import build_edge
 from edge.ops.shared import Options
+from edge.ops.token_cli import token
 
 PORT = click.IntRange(0, 65535)
 CONFIG = click.option(
@@ -114,6 +117,10 @@ def worker(status_fd: int) -> None:
     sys.exit(run(work(status_fd)))
 
 
+cli.add_command(keys)
+cli.add_command(token)
+
+
 async def _built(settings: Settings) -> int:
     build_edge(settings)
     return 0
@@ -147,5 +154,6 @@ def _with_help(error: click.ClickException) -> str:
 
 
 def _fail(line: str) -> None:
-    click.echo("preview-edge: " + " ".join(line.split()), err=True)
+    # Redacted, because click quotes what it did not understand, and that may be a token.
+    click.echo("preview-edge: " + " ".join(redact_text(line).split()), err=True)
     sys.exit(2)

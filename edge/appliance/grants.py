@@ -87,10 +87,15 @@ class Preview:
 
 
 class Minter:
-    """Turns a grant into URLs. `site` and `reserved` are set anew once the edge's port is known."""
+    """Turns a grant into URLs. `site` and `reserved` are set anew once the edge's port is known.
 
-    def __init__(self, key: Key, *, issuer: str, site: Site, reserved: frozenset[int]) -> None:
-        self._key = key
+    ``signing`` tells the key that signs now.
+    """
+
+    def __init__(
+        self, signing: Callable[[], Key], *, issuer: str, site: Site, reserved: frozenset[int]
+    ) -> None:
+        self._signing = signing
         self._issuer = issuer
         self.site = site
         self.reserved = reserved
@@ -134,7 +139,7 @@ class Minter:
             exp=grant.expires_at,
             jti=secrets.token_hex(16),
         )
-        return sign(claims, Family.EDGE, self._key)
+        return sign(claims, Family.EDGE, self._signing())
 
 
 class Grants:

@@ -15,7 +15,7 @@ from edge.appliance.events import EventLog
 from edge.appliance.feed import Feed
 from edge.appliance.grants import Grants, Minter
 from edge.appliance.idempotency import Idempotency
-from edge.appliance.keys import SigningKey
+from edge.appliance.keys import SigningKeys
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
@@ -32,7 +32,7 @@ class Parts:
 
     config: Config
     runtime: Runtime
-    key: SigningKey
+    keys: SigningKeys
     scope: Scope
     feed: Feed
     edges: Edges
@@ -58,7 +58,7 @@ PARTS: web.AppKey[Parts] = web.AppKey("parts")
 def build_parts(
     config: Config,
     runtime: Runtime,
-    key: SigningKey,
+    keys: SigningKeys,
     *,
     log: Log,
     wall: Callable[[], float] = time.time,
@@ -75,7 +75,7 @@ def build_parts(
     edges = Edges()
     events = EventLog(wall)
     minter = Minter(
-        key.key,
+        lambda: keys.key,
         issuer=config.issuer,
         site=_site(config, config.public_port),
         reserved=frozenset({*config.reserved_ports, config.port, config.public_port}),
@@ -94,7 +94,7 @@ def build_parts(
     return Parts(
         config=config,
         runtime=runtime,
-        key=key,
+        keys=keys,
         scope=scope,
         feed=feed,
         edges=edges,

@@ -23,10 +23,11 @@ from aiohttp import web
 from edge.appliance.app import build_app
 from edge.appliance.config import Config, ConfigError, read_config, read_edge_line
 from edge.appliance.demo import DemoFailed, start_demo
-from edge.appliance.keys import KeyUnusable, signing_key
+from edge.appliance.keys import SigningKeys
 from edge.appliance.log import capture_libraries, log_event
 from edge.appliance.parts import Parts, build_parts
 from edge.appliance.runtime import Runtime
+from edge.state.keyfiles import KeyFileError
 
 MAX_LINE = 1 << 20
 """Bytes of one line on standard input."""
@@ -65,13 +66,13 @@ class ControlPlane:
         config = self.config
         self._lock = _own(config.data_dir)
         try:
-            key = signing_key(config.data_dir)
+            keys = SigningKeys(config.data_dir, log=log_event)
             # Sandboxes end with the process that made them; what is left are their files.
             await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
             await self._runtime.start()
-        except (KeyUnusable, OSError) as e:
+        except (KeyFileError, OSError) as e:
             raise StartError(str(e)) from None
-        self._parts = build_parts(config, self._runtime, key, log=log_event)
+        self._parts = build_parts(config, self._runtime, keys, log=log_event)
         self._runner = web.AppRunner(
             build_app(self._parts), access_log=None, shutdown_timeout=HANDLERS
         )

@@ -155,7 +155,7 @@ _TEXT_CLAIMS = ("iss", "aud", "sub", "grant", "principal", "jti")
 _NUMBERS = (int, float)
 
 
-def _claims_from(payload: Any) -> Claims | None:
+def claims_from(payload: Any) -> Claims | None:
     """Strict: every claim there, of its type; booleans are no numbers; one audience, as a string."""
     if not isinstance(payload, dict):
         return None
@@ -187,6 +187,13 @@ class Peeked:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownKey:
+    """The unsigned text of a token that lacks nothing but a key we know: the keys may be too old."""
+
+    claims: Claims
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """What every token of this edge must say, whatever the request."""
 
@@ -195,9 +202,9 @@ class Expectation:
     max_bytes: int
 
 
-def peek(token: bytes, family: Family, keys: Keys, expect: Expectation) -> Peeked | None:
-    """Read a token without believing it; None for one that no signature could save."""
-    if len(token) > expect.max_bytes or token.count(b".") != 2:
+def unsigned(token: bytes) -> tuple[Any, Any] | None:
+    """Header and payload of a token, as anybody may have written them; None if it has no such parts."""
+    if token.count(b".") != 2:
         return None
     head_part, payload_part, signature = token.split(b".")
     try:
@@ -205,16 +212,33 @@ def peek(token: bytes, family: Family, keys: Keys, expect: Expectation) -> Peeke
         _bytes_of(signature)
     except (binascii.Error, ValueError, RecursionError):
         return None
+    return header, payload
+
+
+def peek(
+    token: bytes, family: Family, keys: Keys, expect: Expectation
+) -> Peeked | UnknownKey | None:
+    """Read a token without believing it; None for one that no signature could save."""
+    parts = unsigned(token) if len(token) <= expect.max_bytes else None
+    if parts is None:
+        return None
+    header, payload = parts
     if not isinstance(header, dict) or header.get("typ") != family.value or "crit" in header:
         return None
-    kid = header.get("kid")
-    key = keys.of(family).get(kid) if isinstance(kid, str) else None
-    if key is None or header.get("alg") != key.alg:
+    kid, alg = header.get("kid"), header.get("alg")
+    if not isinstance(kid, str) or not isinstance(alg, str):
         return None
-    claims = _claims_from(payload)
+    key = keys.of(family).get(kid)
+    if key is None:
+        # Cookies are signed by keys of the settings, which no refresh changes, and so are HS256 tokens.
+        if family is Family.CONTINUATION or not kid or alg not in ALGORITHMS:
+            return None
+    elif alg != key.alg:
+        return None
+    claims = claims_from(payload)
     if claims is None or claims.iss != expect.issuer or claims.aud != expect.audience:
         return None
-    return Peeked(claims, key)
+    return Peeked(claims, key) if key is not None else UnknownKey(claims)
 
 
 def verify(token: bytes, peeked: Peeked) -> bool:

@@ -24,6 +24,7 @@ from edge.core.credentials import (
     Keys,
     Peeked,
     TokenCache,
+    UnknownKey,
     peek,
     scope_problem,
 )
@@ -89,6 +90,13 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """Need: newer keys. The token names one that is unknown, and would fit here otherwise."""
+
+    names: FamilyProblems
+
+
+@dataclass(frozen=True, slots=True)
 class LookUp:
     """Need: ask the control plane about a sandbox or a grant."""
 
@@ -105,7 +113,7 @@ class Wake:
     record: SandboxRecord
 
 
-Need = Verify | LookUp | Wake
+Need = Verify | Learn | LookUp | Wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +222,7 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
 
 def _authorise(
     head: Head, asked: Asked, view: View, target: Target, now: float
-) -> Access | Refuse | Verify:
+) -> Access | Refuse | Verify | Learn:
     """Which credential speaks for the request: proxy header, query token or cookie, in that order."""
     kind = Transport.WEBSOCKET if head.websocket else Transport.HTTP
     if head.proxy_mode:
@@ -231,7 +239,7 @@ def _authorise(
     outcome = _by_token(tokens[0], family, names, view, target, kind, now)
     if isinstance(outcome, Problem):
         return Refuse(EdgeError(outcome))
-    if isinstance(outcome, Verify):
+    if isinstance(outcome, Verify | Learn):
         return outcome
     continues = family is Family.EDGE and kind is Transport.HTTP
     return Access(target, outcome, family, kind, continues)
@@ -239,7 +247,7 @@ def _authorise(
 
 def _by_cookie(
     head: Head, asked: Asked, view: View, target: Target, now: float
-) -> Access | Refuse | Verify:
+) -> Access | Refuse | Verify | Learn:
     tokens = cookie_values(head, asked.cookie_name)
     kind = Transport.HTTP
     if head.websocket and not (
@@ -252,7 +260,7 @@ def _by_cookie(
         if isinstance(outcome, Claims):
             used = Transport.WEBSOCKET if head.websocket else Transport.HTTP
             return Access(target, outcome, Family.CONTINUATION, used, continues=False)
-        if isinstance(outcome, Verify):
+        if isinstance(outcome, Verify | Learn):
             return outcome
         problem = outcome
     return Refuse(EdgeError(problem))
@@ -266,7 +274,7 @@ def _by_token(
     target: Target,
     kind: Transport,
     now: float,
-) -> Claims | Problem | Verify:
+) -> Claims | Problem | Verify | Learn:
     """The claims of a genuine token that fits here; or what is wrong with it; or that it must be verified.
 
     Everything that can be compared is compared before the signature is checked.
@@ -281,6 +289,8 @@ def _by_token(
             return names.invalid
         claims = peeked.claims
     problem = scope_problem(claims, names, target.sandbox_id, target.port, kind, now)
+    if isinstance(peeked, UnknownKey):
+        return names.invalid if problem is not None else Learn(names)
     if problem is not None:
         return problem
     return claims if peeked is None else Verify(token, family, peeked, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import overload
 
 REDACTED = "<redacted>"
 _PAIR = re.compile(r"(?<![^&])(edge_token=)[^&]*")
@@ -14,8 +15,18 @@ _RUN = re.compile(r"[A-Za-z0-9_.-]+")
 _ENCODED, _SHORTEST_ENCODED = "ZXlK", 128
 
 
-def redact_preview_url(url: str) -> str:
-    """``url`` with the value of each query key ``edge_token`` replaced; all else stays as it is."""
+@overload
+def redact_preview_url(url: str) -> str: ...
+@overload
+def redact_preview_url(url: None) -> None: ...
+def redact_preview_url(url: str | None) -> str | None:
+    """``url`` with the value of each query key ``edge_token`` replaced by ``<redacted>``; None for None.
+
+    All else stays as it is: order, other pairs, encoding, fragment. The key counts as it is spelt
+    here, for that is the only spelling that the edge takes a token from.
+    """
+    if url is None:
+        return None
     front, hash_, fragment = url.partition("#")
     path, question, query = front.partition("?")
     if not question:

@@ -108,6 +108,7 @@ class Edge:
         self.flow = Flow(
             settings,
             keys=lambda: self.keys.keys,
+            hint=self.keys.hint,
             tokens=self._tokens,
             catalog=self.catalog,
             wakes=self.wakes,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
 
 import aiohttp
@@ -47,7 +48,7 @@ class KeyStore:
         on_change: Callable[[Keys], None],
         observer: Observer,
         *,
-        hint_interval: float = HINT_INTERVAL,
+        hint_interval: float | None = None,
         first_retry: float = FIRST_RETRY,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -58,10 +59,13 @@ class KeyStore:
         self._keys = Keys(dict(self._secrets), _hmac_keys("cookie.keys", cookie.keys))
         self._on_change = on_change
         self._observer = observer
-        self._hint_interval = hint_interval
+        self._hint_interval = HINT_INTERVAL if hint_interval is None else hint_interval
         self._first_retry = first_retry
         self._jitter = jitter
         self._hinted = asyncio.Event()
+        self._over = asyncio.Event()  # of the attempt under way, or the next one
+        self._under_way = False
+        self._last = -inf  # loop time at which the last attempt ended
         self._ready = self._file is None and self._url is None
         self._failures = 0
 
@@ -75,9 +79,20 @@ class KeyStore:
         """Whether the key set was loaded at least once (or there is none to load)."""
         return self._ready
 
-    def hint(self) -> None:
-        """A token named a key id we do not know: look for new keys soon. Cheap, call it freely."""
+    def hint(self) -> asyncio.Event | None:
+        """A token named a key id we do not know: look for new keys soon. Cheap, call it freely.
+
+        Returns what is set once an attempt is over that is under way or begins at once. None: there is
+        no such attempt, because the last one was less than ``hint_interval`` ago (the next one comes as
+        soon as that is over) or because there is nowhere to look.
+        """
+        if self._file is None and self._url is None:
+            return None
+        if self._under_way:
+            return self._over
         self._hinted.set()
+        due = asyncio.get_running_loop().time() >= self._last + self._hint_interval
+        return self._over if due else None
 
     async def load(self) -> None:
         """The first load.
@@ -95,12 +110,9 @@ class KeyStore:
         """Refresh until cancelled: at the interval, after failures sooner, on a hint at once."""
         if self._file is None and self._url is None:
             return
-        loop = asyncio.get_running_loop()
-        last = loop.time()
         while True:
-            await self._until(last + self._delay(), last + self._hint_interval)
+            await self._until(self._last + self._delay(), self._last + self._hint_interval)
             self._hinted.clear()
-            last = loop.time()
             try:
                 await self._attempt()
             except KeysUnusable:
@@ -126,8 +138,18 @@ class KeyStore:
 
     async def _attempt(self) -> None:
         """One load. Raises `KeysUnusable`, after the observer was told."""
+        self._under_way = True
         try:
-            issued = await self._issued()
+            await self._load_issued()
+        finally:
+            self._under_way = False
+            self._last = asyncio.get_running_loop().time()
+            over, self._over = self._over, asyncio.Event()
+            over.set()
+
+    async def _load_issued(self) -> None:
+        try:
+            issued = await _issued(self._file, self._url)
         except KeysUnusable as e:
             self._failures += 1
             self._observer.event("keys_unusable", reason=str(e), ready=self._ready)
@@ -140,12 +162,20 @@ class KeyStore:
             self._observer.event("keys_changed", kids=sorted(new.issued))
             self._on_change(new)
 
-    async def _issued(self) -> dict[str, Key]:
-        if self._file is not None:
-            return _parsed(f"tokens.jwks_file {self._file}", await _read(self._file))
-        if self._url is not None:
-            return _parsed("tokens.jwks_url", await _fetch(self._url))
-        return {}
+
+async def keys_now(tokens: TokenSettings, cookie: CookieSettings) -> Keys:
+    """The keys that these settings lead to at this moment. Raises `KeysUnusable`, ValueError."""
+    secrets = _hmac_keys("tokens.hs256", tokens.hs256)
+    issued = await _issued(tokens.jwks_file, tokens.jwks_url)
+    return Keys(issued | secrets, _hmac_keys("cookie.keys", cookie.keys))
+
+
+async def _issued(file: Path | None, url: str | None) -> dict[str, Key]:
+    if file is not None:
+        return _parsed(f"tokens.jwks_file {file}", await _read(file))
+    if url is not None:
+        return _parsed("tokens.jwks_url", await _fetch(url))
+    return {}
 
 
 def _hmac_keys(name: str, entries: Iterable[HmacKey]) -> dict[str, Key]:

@@ -76,6 +76,7 @@ class Exchange:
     waited = 0.0
     admitted = False
     retried = False
+    learned = False  # whether newer keys were asked for on its behalf
     noted = False  # whether the request itself was reported as usage
     noted_in = noted_out = 0
 

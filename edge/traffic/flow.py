@@ -6,6 +6,7 @@
         decide  ->  Forward   send it over a connection to the upstream          (no task, no await)
                     Refuse    answer it with an error
                     Verify    check one signature, then decide again              (no task, no await)
+                    Learn     ask for newer keys; park it while they are fetched, then decide again
                     LookUp    park it, ask the control plane, then decide again
                     Wake      park it, wake the sandbox, then decide again
 
@@ -15,6 +16,7 @@ decided again from the beginning, with what is known then.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -27,6 +29,7 @@ from edge.core.decide import (
     Access,
     Asked,
     Forward,
+    Learn,
     LookUp,
     Passage,
     Refuse,
@@ -56,6 +59,12 @@ from edge.wake.wakes import Wakes
 
 _COMING_BACK = frozenset({State.RUNNING, State.PAUSING})
 """States in which exchanges under way may go on."""
+
+
+LEARNERS = 256
+"""Exchanges that may wait for newer keys at once. Anybody can name an unknown key, so there is an end."""
+LEARN_PATIENCE = 6.0
+"""Seconds they wait at most: a little more than one download of the keys may take."""
 
 
 class Knowledge:
@@ -95,6 +104,7 @@ class Flow:
         settings: Settings,
         *,
         keys: Callable[[], Keys],
+        hint: Callable[[], asyncio.Event | None],
         tokens: TokenCache,
         catalog: Catalog,
         wakes: Wakes,
@@ -131,6 +141,8 @@ class Flow:
         self._observer = observer
         self._scope = scope
         self._upstreams = Upstreams(self)
+        self._hint = hint
+        self._learning: set[Exchange] = set()
         self._waking: set[Exchange] = set()
         self._active: dict[str, set[Exchange]] = {}
         self._id_prefix = os.urandom(6).hex().encode() + b"-"
@@ -152,6 +164,8 @@ class Flow:
                 case Verify():
                     if self._verify(exchange, decision):
                         continue
+                case Learn():
+                    self._learn(exchange, decision)
                 case need:
                     self._park(exchange, need)
             return
@@ -192,6 +206,33 @@ class Flow:
         return True
 
     # --- Needs that take time -------------------------------------------------------------------------
+
+    def _learn(self, exchange: Exchange, need: Learn) -> None:
+        """Ask for newer keys, once an exchange, and wait for those that are fetched now.
+
+        Nobody is held for a fetch that is not under way: the ration of fetches is used up by strangers
+        as easily as by a rotation, and what a stranger may hold is one connection for one fetch.
+        """
+        coming = None if exchange.learned else self._hint()
+        if coming is None or len(self._learning) >= LEARNERS:
+            exchange.refuse(EdgeError(need.names.invalid))
+            return
+        exchange.phase, exchange.learned = Phase.PARKED, True
+        self._learning.add(exchange)
+        exchange.task = self._scope.spawn(self._learned(exchange, coming), name="learn")
+
+    async def _learned(self, exchange: Exchange, coming: asyncio.Event) -> None:
+        began = self.clock()
+        try:
+            async with asyncio.timeout(LEARN_PATIENCE):
+                await coming.wait()
+        except TimeoutError:
+            pass  # decided with the keys there are
+        exchange.waited += self.clock() - began
+        exchange.task = None
+        self._learning.discard(exchange)
+        if exchange.phase is Phase.PARKED:
+            self.start(exchange)
 
     def _park(self, exchange: Exchange, need: LookUp | Wake) -> None:
         exchange.phase, exchange.access = Phase.PARKED, need.access
@@ -330,6 +371,8 @@ class Flow:
         """The exchange is over: give its place back, count it, tell of it."""
         if exchange in self._waking:
             self._stop_waiting(exchange)
+        if exchange.learned:
+            self._learning.discard(exchange)
         access = exchange.access
         if access is not None:
             self._note(exchange, access)

@@ -10,7 +10,7 @@ import pytest
 from edge.appliance import grants as module
 from edge.appliance.feed import Feed
 from edge.appliance.grants import Grants, Minter
-from edge.appliance.keys import signing_key
+from edge.appliance.keys import SigningKeys
 from edge.appliance.problems import ApiError
 from edge.core.credentials import Expectation, Family, Keys, keys_from_jwks, peek, verify
 from edge.core.records import GrantRecord, GrantStatus, Transport
@@ -25,10 +25,10 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.now = 1_700_000_000.25
-        self.key = signing_key(folder)
+        self.key = SigningKeys(folder)
         self.feed = Feed(0)
         self.minter = Minter(
-            self.key.key,
+            lambda: self.key.key,
             issuer="test",
             site=Site("edge.test", "https", 8443),
             reserved=frozenset({3000}),

@@ -8,7 +8,7 @@ import pytest
 from service import config
 
 from edge.appliance.config import EdgeLine
-from edge.appliance.keys import signing_key
+from edge.appliance.keys import SigningKeys
 from edge.appliance.parts import build_parts
 from edge.appliance.problems import SANDBOX_NOT_FOUND, ApiError
 from edge.appliance.runtime import Runtime
@@ -18,7 +18,7 @@ from edge.core.target import Site
 async def test_ports_of_our_own_cannot_be_previewed(tmp_path: Path) -> None:
     """The API's, the edge's and what is reserved besides, before and after the edge is known."""
     settings = config(tmp_path, port=3000)
-    parts = build_parts(settings, Runtime(tmp_path / "s"), signing_key(tmp_path), log=print)
+    parts = build_parts(settings, Runtime(tmp_path / "s"), SigningKeys(tmp_path), log=print)
     assert {3000, 3002, 8443} <= parts.minter.reserved
     parts.set_edge(EdgeLine(public_port=4001, reserved_ports=(4002,)), 4000)
     assert parts.minter.reserved == {4000, 4001, 4002}
@@ -27,7 +27,7 @@ async def test_ports_of_our_own_cannot_be_previewed(tmp_path: Path) -> None:
 
 async def test_a_cursor_of_an_earlier_run_is_not_of_this_one(tmp_path: Path) -> None:
     """The log starts from the clock, so an edge that comes back after a restart is told to resync."""
-    key, runtime = signing_key(tmp_path), Runtime(tmp_path / "s")
+    key, runtime = SigningKeys(tmp_path), Runtime(tmp_path / "s")
     runs = [
         build_parts(config(tmp_path), runtime, key, log=print, wall=lambda now=now: now).feed
         for now in (1_700_000_000.0, 1_700_000_001.0)
@@ -43,7 +43,7 @@ async def test_refusals_are_not_logged_as_crashes(
     parts = build_parts(
         config(tmp_path),
         Runtime(tmp_path / "s"),
-        signing_key(tmp_path),
+        SigningKeys(tmp_path),
         log=lambda event, **fields: logged.append(f"{event} {fields['task']}"),
     )
 

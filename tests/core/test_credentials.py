@@ -25,7 +25,9 @@ from edge.core.credentials import (
     Family,
     Key,
     Keys,
+    Peeked,
     TokenCache,
+    UnknownKey,
     keys_from_jwks,
     peek,
     scope_problem,
@@ -84,7 +86,7 @@ def forge(header: object = HEADER, payload: object = PAYLOAD, *, key: Ed25519Pri
 def accepted(token: bytes, family: Family = Family.EDGE, keys: Keys = KEYS) -> Claims | None:
     """What the edge would believe: peek, then verify."""
     peeked = peek(token, family, keys, EXPECT)
-    return peeked.claims if peeked is not None and verify(token, peeked) else None
+    return peeked.claims if isinstance(peeked, Peeked) and verify(token, peeked) else None
 
 
 # --- What is believed ----------------------------------------------------------------------------
@@ -262,7 +264,7 @@ def test_headers_that_are_refused(change):
     token = forge(HEADER | change)
     assert accepted(token) is None
     if change != {"b64": False}:  # PyJWT's to refuse: without "crit" it is only malformed
-        assert peek(token, Family.EDGE, KEYS, EXPECT) is None
+        assert not isinstance(peek(token, Family.EDGE, KEYS, EXPECT), Peeked)
 
 
 def test_keys_in_the_header_are_ignored():
@@ -390,8 +392,25 @@ def test_another_key_of_the_same_name():
 def test_peek_costs_no_signature(monkeypatch):
     """A stranger's token is refused before any cryptography."""
     monkeypatch.setattr(credentials.jwt.api_jws, "decode", None)
-    assert peek(forge(HEADER | {"kid": "zz"}), Family.EDGE, KEYS, EXPECT) is None
+    assert peek(forge(HEADER | {"kid": 7}), Family.EDGE, KEYS, EXPECT) is None
     assert peek(GOOD, Family.EDGE, KEYS, EXPECT) is not None
+
+
+def test_an_unknown_key_is_told_apart_only_when_all_else_fits():
+    """Newer keys are worth a look for a token that lacks nothing else; never for a cookie, nor HS256."""
+    header = HEADER | {"kid": "k9"}
+    assert peek(forge(header), Family.EDGE, KEYS, EXPECT) == UnknownKey(CLAIMS)
+    for alg in ("ES256", "RS256"):
+        assert peek(forge(header | {"alg": alg}), Family.EDGE, KEYS, EXPECT) == UnknownKey(CLAIMS)
+    proxy = header | {"typ": "ns-proxy+jwt"}
+    assert peek(forge(proxy), Family.PROXY, KEYS, EXPECT) == UnknownKey(CLAIMS)
+    cookie = header | {"typ": "ns-cont+jwt"}
+    assert peek(forge(cookie), Family.CONTINUATION, KEYS, EXPECT) is None
+    for changes in ({"alg": "HS256"}, {"alg": "none"}, {"kid": ""}, {"crit": []}, {"alg": None}):
+        assert peek(forge(header | changes), Family.EDGE, KEYS, EXPECT) is None, changes
+    for changes in ({"iss": "evil"}, {"aud": "evil"}, {"jti": ""}):
+        assert peek(forge(header, PAYLOAD | changes), Family.EDGE, KEYS, EXPECT) is None, changes
+    assert peek(forge(header), Family.EDGE, KEYS, replace(EXPECT, max_bytes=100)) is None
 
 
 def test_verify_survives_a_key_of_the_wrong_kind():

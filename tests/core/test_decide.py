@@ -10,17 +10,19 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core import errors
-from edge.core.credentials import Expectation, Family, Keys, TokenCache, verify
+from edge.core.credentials import Expectation, Family, Key, Keys, TokenCache, verify
 from edge.core.decide import (
     MAX_COOKIES,
     MAX_VIA,
     Access,
     Asked,
     Forward,
+    Learn,
     LookUp,
     Refuse,
     Verify,
@@ -107,7 +109,7 @@ def outcome(decision: Any) -> str:
         return decision.error.problem.code
     if isinstance(decision, LookUp):
         return "look up " + ("grant" if decision.grant_id else "sandbox")
-    return {Forward: "forward", Wake: "wake"}[type(decision)]
+    return {Forward: "forward", Wake: "wake", Learn: "learn"}[type(decision)]
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -468,6 +470,38 @@ def test_no_room_is_told_to_those_who_may_come_in(record: SandboxRecord) -> None
     admitted = replace(ASKED, admitted=True)
     assert not isinstance(settle(head, Sight(record, room=False), admitted), Refuse)
     assert outcome(settle(get(b"/"), Sight(record, room=False))) == "edge_token_missing"
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({}, "learn"),
+        ({"kind": WEBSOCKET}, "edge_token_invalid"),
+        ({"port": 3001}, "edge_token_invalid"),
+        ({"sub": "sb_bbbbbbbb"}, "edge_token_invalid"),
+        ({"exp": NOW}, "edge_token_invalid"),
+        ({"iat": NOW + 6}, "edge_token_invalid"),
+        ({"iss": "evil"}, "edge_token_invalid"),
+    ],
+)
+def test_newer_keys_are_asked_for_a_token_that_would_fit(claims: dict[str, Any], said: str) -> None:
+    """Who is not known gets no more out of us than one kind of need, and only where all else is right."""
+    stranger = Key("k9", "EdDSA", Ed25519PrivateKey.generate())
+    view = Sight(Missing.UNKNOWN, Missing.UNKNOWN)
+    for way in ("edge", "proxy"):
+        made = token(FAMILIES[way], stranger, **claims)
+        direct = way == "edge"
+        head = get(b"/?edge_token=" + made) if direct else get(b"/", PROXY_FIELD + made)
+        found = settle(head, view)
+        names = PROXY_CODES if way == "proxy" else {}
+        assert outcome(found) == names.get(said, said)
+        assert view.asked == []
+    assert isinstance(found, Learn) is (said == "learn")
+    cookie = token(Family.CONTINUATION, stranger, **claims)
+    assert isinstance(settle(get(b"/", b"Cookie: " + COOKIE + b"=" + cookie), view), Refuse)
+
+
+PROXY_CODES = {"edge_token_invalid": "preview_proxy_token_invalid"}
 
 
 def test_needs_say_what_they_need() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nullspace.types import redact_preview_token as published_token
 from nullspace.types import redact_preview_url as published
 
 from edge.core.redact import REDACTED, redact_preview_token, redact_preview_url, redact_text
@@ -57,11 +59,56 @@ def test_any_query_is_redacted_as_the_published_client_does(pairs: list[str]) ->
         assert redact_preview_url(url) == published(url)
 
 
+RESERVED = "?&=#%/;+@:"
+
+
+@given(
+    st.sampled_from(
+        ["", "/", "/a%2Fb/", "/p?", "/p?x=1&", "/p?edge_token=", "/p?__ns_preview_transport="]
+    ),
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                ["edge_token", "edge_token=", "&edge_token=", "Edge_Token=", "edge%5Ftoken=s"]
+            ),
+            st.text(st.sampled_from("aé\u2028" + RESERVED), max_size=4),
+            st.text(max_size=3),
+        ),
+        max_size=6,
+    ),
+)
+@calm
+def test_any_url_is_redacted_as_the_published_client_does(path: str, parts: list[str]) -> None:
+    """Whatever the text, as long as the client does not tidy it up (control characters, empty ``?``)."""
+    url = f"{URL}{path}{''.join(parts)}"
+    try:
+        tidy = urlunsplit(urlsplit(url))
+    except ValueError:
+        return
+    if tidy == url:
+        assert redact_preview_url(url) == published(url)
+
+
+@given(st.text(), st.text(st.characters(exclude_characters="#&"), min_size=1), st.text())
+@calm
+def test_no_value_is_left(before: str, value: str, after: str) -> None:
+    """A value of the key is replaced whatever stands around it, once for all, and nothing else is."""
+    before, kept = before.replace("#", ""), f"&{after}"
+    url = f"{URL}/?{before}&edge_token={value}{kept}"
+    redacted = redact_preview_url(url)
+    assert f"&edge_token={REDACTED}&" in redacted
+    assert redact_preview_url(redacted) == redacted
+    if "edge_token" not in before + after:
+        assert redacted == f"{URL}/?{before}&edge_token={REDACTED}{kept}"
+
+
 def test_tokens_become_one_word() -> None:
     """And None stays None."""
     assert redact_preview_token(TOKEN) == REDACTED
     assert redact_preview_token("") == REDACTED
     assert redact_preview_token(None) is None
+    assert redact_preview_url(None) is None
+    assert published_token(TOKEN) == REDACTED and published_token(None) is None
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def test_commands_that_are_named_exist(page: Path) -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), text
         for name, rest in re.findall(r"preview-edge ([a-z][a-z-]*)(?![\w.:/-])([^|&;]*)", text):
             command = cli.commands[name]
+            if isinstance(command, click.Group) and rest.split():
+                command = command.commands[rest.split()[0]]
             known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
             assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known | {"--help"}, text
 
@@ -115,6 +117,8 @@ def test_the_checks_see_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monkey
         ("`make walk`", test_commands_that_are_named_exist),
         ("```\nbin/preview-edge dev --walk\n```", test_commands_that_are_named_exist),
         ("`preview-edge serve --window 3`", test_commands_that_are_named_exist),
+        ("`preview-edge keys polish`", test_commands_that_are_named_exist),
+        ("`preview-edge keys tidy --grace 1`", test_commands_that_are_named_exist),
         ("`wake.up`", test_settings_and_errors_that_are_named_exist),
         ("`PREVIEW_EDGE_WAKE__UP=1`", test_settings_and_errors_that_are_named_exist),
         ("503 `tired`", test_settings_and_errors_that_are_named_exist),

@@ -33,6 +33,9 @@ class ControlPlane:
         self.upstreams: dict[str, Upstream] = {}
         """Where the next incarnation of a sandbox will be reached."""
         self.jwks: dict[str, Any] = {"keys": []}
+        self.keys_gate = asyncio.Event()
+        """While it is clear, the keys are asked for in vain."""
+        self.keys_gate.set()
         self.calls: list[Call] = []
         self.counts: Counter[str] = Counter()
         self.acks: list[wire.AckCall] = []
@@ -188,6 +191,8 @@ class ControlPlane:
 
     async def _keys(self, _: web.Request) -> web.Response:
         self.counts["keys"] += 1
+        self._notify()
+        await self.keys_gate.wait()
         return web.json_response(self.jwks)
 
     async def _sandbox(self, call: Call) -> web.Response:

@@ -391,6 +391,62 @@ async def test_a_hint_does_not_undo_the_back_off(serve):
     assert publisher.times[1] - publisher.times[0] >= 0.05
 
 
+async def test_a_hint_says_what_to_wait_for(serve):
+    """An attempt that begins at once, or is under way, can be awaited; its keys are there afterwards."""
+    publisher, watcher = Publisher(), Watcher()
+    publisher.publish(jwks("a"))
+    made = store(watcher, jwks_url=await serve(publisher), jwks_refresh=3600, hint_interval=0.0)
+    await made.load()
+    async with running(made):
+        publisher.publish(jwks("a", "b"))
+        coming = made.hint()
+        assert made.hint() is coming
+        async with asyncio.timeout(5):
+            await coming.wait()
+        assert set(made.keys.issued) == {"a", "b"}
+        publisher.publish(b"", status=500)
+        async with asyncio.timeout(5):
+            await made.hint().wait()  # one that fails is over, too
+    assert watcher.events[-1][0] == "keys_unusable"
+
+
+async def test_a_hint_too_soon_has_nothing_to_wait_for(serve, tmp_path):
+    """Just after an attempt nobody is held; the next one comes all the same when its time has come."""
+    publisher, watcher = Publisher(), Watcher()
+    publisher.publish(jwks("a"))
+    url = await serve(publisher)
+    made = store(watcher, jwks_url=url, jwks_refresh=3600, hint_interval=3600)
+    await made.load()
+    async with running(made):
+        assert made.hint() is None
+        await asyncio.sleep(0)
+        assert made.hint() is None
+    assert len(publisher.times) == 1
+    assert store(watcher, hs256=(HmacKey(kid="s", secret=SECRET),)).hint() is None
+
+
+async def test_a_hint_during_a_download_waits_for_that_one(serve):
+    """A burst of requests of a new key makes one download, and all of them may wait for it."""
+    publisher, watcher = Publisher(), Watcher()
+    publisher.publish(jwks("a"))
+    gate = asyncio.Event()
+
+    async def slow(request):
+        await gate.wait()
+        return await publisher(request)
+
+    made = store(watcher, jwks_url=await serve(slow), jwks_refresh=3600, hint_interval=3600)
+    async with running(made):
+        first = made.hint()
+        await asyncio.sleep(0)
+        assert made.hint() is first
+        gate.set()
+        async with asyncio.timeout(5):
+            await first.wait()
+        assert made.hint() is None
+    assert len(publisher.times) == 1
+
+
 # --- Configured secrets --------------------------------------------------------------------------
 
 

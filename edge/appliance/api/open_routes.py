@@ -14,8 +14,8 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def jwks(request: web.Request) -> web.Response:
-    """``GET /.well-known/jwks.json``: the keys that sign preview tokens."""
-    return answer(parts(request).key.jwks)
+    """``GET /.well-known/jwks.json``: the public keys of preview tokens."""
+    return answer(parts(request).keys.jwks)
 
 
 ROUTES = [

@@ -14,4 +14,4 @@ async def test_health_and_keys_are_open(service: Service) -> None:
     answer, body = await service.raw("GET", "/healthz")
     assert answer.status == 200 and json.loads(body)["status"] == "ok"
     answer, body = await service.raw("GET", "/.well-known/jwks.json")
-    assert keys_from_jwks(json.loads(body)).keys() == {service.plane.parts.key.key.kid}
+    assert keys_from_jwks(json.loads(body)).keys() == {service.plane.parts.keys.key.kid}
