@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import memory, peers, report, wakes
+from bench import memory, peers, report, strangers, wakes
 from bench.machine import Cores, describe, share_cores
 from bench.peers import ALL, EDGE, Contender, Place
 from bench.processes import ROOT, BenchError, Crew, python
@@ -18,8 +18,8 @@ from bench.world import RUNNING, World
 from edge.core.records import State
 
 OUT = ROOT / "bench" / "out"
-WAKE, MEMORY = "wake", "memory"
-PARTS = ("get", "paced", "mixed", "get64k", "post16k", "tunnel", WAKE, MEMORY)
+WAKE, STRANGERS, MEMORY = "wake", "strangers", "memory"
+PARTS = ("get", "paced", "mixed", "get64k", "post16k", "tunnel", WAKE, STRANGERS, MEMORY)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -78,6 +78,7 @@ def measure_all(asked: argparse.Namespace, directory: Path) -> report.Report:
         world.add_sandbox(RUNNING, State.RUNNING)
         work = [fitted(one, asked) for one in scenarios(world) if one.name in asked.only]
         sleepers = wakes.prepare(world, 50 if asked.quick else 200)
+        good, kinds = scenarios(world)[0].job, strangers.floods(world)
         fields = memory.prepare(world)
         control_plane_port = _start_control_plane(crew, world, cores)
         place = Place(crew, cores, world, control_plane_port)
@@ -90,6 +91,10 @@ def measure_all(asked: argparse.Namespace, directory: Path) -> report.Report:
             if edge and WAKE in asked.only:
                 _progress("wakes")
                 done.wakes = wakes.measure_wakes(edge, control_plane_port, sleepers)
+            if edge and STRANGERS in asked.only:
+                _progress("strangers")
+                rounds = asked.rounds or (3 if asked.quick else 5)
+                done.strangers = strangers.measure_strangers(edge, good, kinds, cores, rounds)
             if edge and MEMORY in asked.only:
                 _progress("memory")
                 size = 256_000_000 if asked.quick else 1_000_000_000

@@ -14,6 +14,8 @@ from bench.memory import MemoryResult
 from bench.peers import EDGE, ENVOY, Contender
 from bench.rounds import Result, Sample
 from bench.stats import median_ratio, spread
+from bench.strangers import BAR as FLOOD_BAR
+from bench.strangers import StrangersResult
 from bench.wakes import BAR as WAKE_BAR
 from bench.wakes import WakeResult
 
@@ -36,6 +38,7 @@ class Report:
     remarks: list[str]
     results: list[Result] = field(default_factory=list)
     wakes: WakeResult | None = None
+    strangers: list[StrangersResult] = field(default_factory=list)
     memory: list[MemoryResult] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -128,6 +131,9 @@ def verdicts(report: Report) -> list[Verdict]:
                 p99 <= WAKE_BAR,
             )
         )
+    for flood in report.strangers:
+        what = f"p99 of good requests under a flood of {flood.kind}, over its calm value"
+        found.append(Verdict(what, _ratio(flood.ratio), f"{FLOOD_BAR}", flood.ratio <= FLOOD_BAR))
     for one in report.memory:
         what = f"more memory during a {one.name} of {one.size / 1e9:.2f} GB ({one.seconds:.1f} s)"
         measured, bar = f"{one.growth / 2**20:.1f} MB", f"{MEMORY_BAR >> 20} MB"
@@ -195,6 +201,7 @@ def as_json(report: Report) -> str:
         "reference": report.reference,
         "scenarios": scenarios,
         "wake_overhead_seconds": report.wakes and report.wakes.times,
+        "strangers": [asdict(one) for one in report.strangers],
         "memory": [asdict(one) for one in report.memory],
         "failures": report.failures,
         "verdicts": [asdict(one) for one in verdicts(report)],

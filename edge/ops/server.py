@@ -151,8 +151,8 @@ class Edge:
         2. Wait ``drain.wait`` seconds, so that they notice.
         3. Stop accepting connections.
         4. ``edge.traffic.drain``: idle connections are closed, answers say ``Connection: close``,
-           waiters are answered ``edge_draining`` at their deadline, tunnels are closed spread over a
-           window, and what is left when the time is up is cut.
+           waiters are answered ``edge_draining`` at their deadline, tunnels get a close frame spread
+           over a window, and what is left when the time is up is cut.
         5. Report the last usage, let go of the control plane.
         6. The admin listener goes last, so that the drain can be watched.
         """

@@ -20,7 +20,8 @@ async def drain(connections: Connections, flow: Flow, settings: DrainSettings) -
 
     1. Idle connections are closed, answers say ``Connection: close`` from now on.
     2. Exchanges waiting for a wake are answered ``edge_draining`` after ``waiters`` seconds.
-    3. Tunnels are closed, spread evenly over ``tunnels`` seconds, so that clients do not return at once.
+    3. Tunnels are closed, spread evenly over ``tunnels`` seconds, so that clients do not return at once:
+       with a close frame to both peers, where their streams stand between two frames.
     4. Exchanges still under way after ``timeout`` seconds are cut.
     """
     loop = asyncio.get_running_loop()

@@ -146,8 +146,12 @@ class Exchange:
 
     def client_eof(self) -> None:
         """The client will send no more. It may still want its answer, but nobody is woken for it."""
-        waiting = self.phase is Phase.PARKED and self.flow.is_waking(self)
-        if waiting or not self.request_complete:
+        if self.phase is Phase.RELAYING:
+            gone = not self.request_complete
+        else:
+            # Until then the body lies unread in the client's buffer, and may be whole.
+            gone = self.flow.is_waking(self)
+        if gone:
             self.client_gone()
             self.client.abort()
 
@@ -208,6 +212,12 @@ class Exchange:
                 upstream.release(reusable=True)  # nothing was written to it
                 self.upstream = None
                 self.refuse(bad_request(str(e)))
+                return
+            if self.client.half_closed and not request.done:
+                upstream.release(reusable=True)
+                self.upstream = None
+                self.client_gone()
+                self.client.abort()
                 return
         self.sent = Sent.MAYBE
         upstream.transport.write(out)
@@ -349,21 +359,25 @@ class Exchange:
         if self.client.write_paused:
             self._drop_upstream()
             self._over(End.CLIENT_STALLED)
-            self.client.abort()
+            self.client.reset()
         elif self.upstream.write_paused or self.request_complete:
             self._upstream_failed(errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED)
         elif not self.status:
             self.refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True), End.CLIENT_STALLED)
         else:
+            assert self.answer is not None
             self._drop_upstream()
             self._over(End.CLIENT_STALLED)
-            self.client.close_truncated(delimited=True)
+            self.client.close_truncated(delimited=self.answer.delimited)
 
     def cut(self, end: End) -> None:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""
         if self.phase is Phase.TUNNEL:
             assert self.tunnel is not None
-            self.tunnel.close(end)
+            if end is End.DRAINED:
+                self.tunnel.leave()
+            else:
+                self.tunnel.close(end)
         elif self.phase is Phase.RELAYING:
             problem = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
             self._upstream_failed(problem, end)

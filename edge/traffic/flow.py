@@ -35,7 +35,7 @@ from edge.core.decide import (
     decide,
     grant_problem,
 )
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, Problem
 from edge.core.fields import FieldReader
 from edge.core.head import Head, RequestScanner
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
@@ -420,7 +420,8 @@ class Flow:
         waiting = self._upstreams.retire(record.id, keep=record.incarnation if going_on else None)
         for exchange in list(self._active.get(record.id, ())):
             way = exchange.way
-            if exchange.phase is Phase.DIALING or way is None:
+            # Nothing of the others rests on the old incarnation: one that waits will be decided again.
+            if exchange.phase not in (Phase.RELAYING, Phase.TUNNEL) or way is None:
                 continue
             if not going_on or way.record.incarnation != record.incarnation:
                 exchange.cut(End.SANDBOX_LEFT_RUNNING)
@@ -477,6 +478,12 @@ class Flow:
         wake = self._wakes.current(sandbox_id)
         if wake is not None:
             wake.listening(self.clock())
+
+    def unreachable(self, sandbox_id: str, problem: Problem) -> None:
+        """An exchange waited in vain for a port of this sandbox to accept."""
+        wake = self._wakes.current(sandbox_id)
+        if wake is not None and wake.over.is_set():
+            wake.failed(problem)
 
     async def still_true(self, record: SandboxRecord) -> bool:
         """Ask the control plane anew: does the sandbox still run where it was dialed?"""

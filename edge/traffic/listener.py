@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, cast
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at the deadlines; they are that exact."""
 
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing drops what is unsent and resets the connection."""
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _SECTIONS = 4
 """Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
@@ -114,8 +118,8 @@ class ClientConnection(asyncio.Protocol):
         self._eof = True
         if self.exchange is not None:
             self.exchange.client_eof()
-        else:
-            self.transport.close()
+        elif not self._held_up():
+            self._close()
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -141,6 +145,13 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_writable(True)
             if not exchange.request_complete:
                 self.expect_body()
+        elif not self.transport.is_closing():
+            self._set_deadline(self._flow.settings.deadlines.idle, self._close_idle)
+            self._next()
+
+    def _held_up(self) -> bool:
+        """Whether requests that have come wait until the client has read the answers before them."""
+        return self.write_paused and bool(self._buffer)
 
     # --- heads ----------------------------------------------------------------------------------------
 
@@ -148,15 +159,19 @@ class ClientConnection(asyncio.Protocol):
         """Start the requests that lie in the buffer, one after the other.
 
         A refused exchange ends before ``start`` returns and calls back here; the flag turns that
-        recursion into this loop, or a buffer of bad requests would exhaust the stack.
+        recursion into this loop, or a buffer of bad requests would exhaust the stack. None is started
+        for a client that does not read: its answers would pile up here, as many as it cares to ask for.
         """
         if self._parsing:
             return
         self._parsing = True
         try:
             while self.exchange is None and self._buffer and not self.transport.is_closing():
+                if self.write_paused:
+                    break
                 head = self._take_head()
                 if head is None:
+                    self._expect_head()
                     break
                 self._requests += 1
                 self.clear_deadline()
@@ -166,8 +181,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
         finally:
             self._parsing = False
-        if self._eof and self.exchange is None:
-            self.transport.close()
+        if self._eof and self.exchange is None and not self._held_up():
+            self._close()
         self._adjust_reading()
 
     def _take_head(self) -> Head | None:
@@ -264,6 +279,11 @@ class ClientConnection(asyncio.Protocol):
         """The request is complete; the upstream must begin to answer."""
         self._set_deadline(self._flow.settings.deadlines.first_byte, self._exchange_overdue)
 
+    def _expect_head(self) -> None:
+        """A head has begun on a connection that was idle; later bytes of it put nothing off."""
+        if self._on_deadline == self._close_idle:
+            self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
+
     def clear_deadline(self) -> None:
         """Nothing is expected of anybody in particular time."""
         self._deadline = 0.0
@@ -280,9 +300,13 @@ class ClientConnection(asyncio.Protocol):
             if linger or self._buffer:
                 self._linger()
             else:
-                self.transport.close()
+                self._close()
             return
-        self._set_deadline(self._flow.settings.deadlines.idle, self._close_idle)
+        deadlines = self._flow.settings.deadlines
+        if self.write_paused:
+            self._set_deadline(deadlines.body_stall, self.abort)
+        else:
+            self._set_deadline(deadlines.idle, self._close_idle)
         if self._buffer:
             self._next()
         else:
@@ -295,12 +319,19 @@ class ClientConnection(asyncio.Protocol):
         """
         self.exchange = None
         if delimited:
-            self.transport.close()
+            self._close()
         else:
-            self.transport.abort()
+            self.reset()
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Drop the connection. What the kernel has taken still arrives, and then a FIN."""
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection so that the client notices: by a FIN an answer without length would be whole."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def detach(self) -> None:
@@ -326,8 +357,8 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Drain: a connection between requests has nothing to lose."""
-        if self.exchange is None and not self._buffer:
-            self.transport.close()
+        if self.exchange is None and not self._buffer and not self.transport.is_closing():
+            self._close()
 
     def _set_deadline(self, seconds: float, act: Callable[[], None]) -> None:
         self._deadline = self._flow.clock() + seconds if seconds else 0.0
@@ -337,14 +368,20 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer:
             self._refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True))
         else:
-            self.transport.close()
+            self._close()
 
     def _exchange_overdue(self) -> None:
         if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
             self.exchange.overdue()
 
     def _close_idle(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Close when everything is written; a client that does not read it keeps its place only so long."""
         self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._set_deadline(self._flow.settings.deadlines.body_stall, self.abort)
 
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
@@ -363,7 +400,8 @@ class ClientConnection(asyncio.Protocol):
         """Read while somebody uses the bytes, or they fit into what may be held."""
         exchange = self.exchange
         wanted = not self._upstream_full
-        if exchange is not None and len(self._buffer) >= self._flow.settings.wake.held_bytes:
+        busy = exchange is not None or self.write_paused
+        if busy and len(self._buffer) >= self._flow.settings.wake.held_bytes:
             wanted = False
         if wanted is not self._reading and not self.transport.is_closing():
             self._reading = wanted

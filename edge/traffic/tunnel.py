@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
 
+from edge.core.frames import GOING_AWAY, FrameTracker, close_frame
 from edge.core.reports import End
 
 _USER_TIMEOUT_MS = 30_000
 """How long the kernel tries to deliver bytes to a silent peer before the tunnel ends (RFC 5482)."""
 
 
+GOODBYE = 1.0
+"""Seconds a peer may take to answer a close frame."""
+
+
 class Side(asyncio.Protocol):
     """One end of a tunnel: reads its transport, writes the other's."""
 
-    __slots__ = ("_tunnel", "count", "eof", "full", "gone", "other", "transport")
+    __slots__ = ("_tunnel", "count", "eof", "frames", "full", "gone", "other", "transport")
 
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
         self._tunnel = tunnel
@@ -31,19 +37,28 @@ class Side(asyncio.Protocol):
         self.eof = False
         self.full = False
         self.gone: End = End.COMPLETE
+        self.frames = FrameTracker()
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the other side."""
+        if self._tunnel.leaving:
+            return  # after a close frame nothing else may follow (RFC 6455 section 5.5.1)
         self.count += len(data)
+        self.frames.feed(data)
         self.other.transport.write(data)
 
     def eof_received(self) -> bool:
         """This side will send no more; it may still receive."""
         self.eof = True
         self.other.half_close()
-        if self.other.eof:
-            self._tunnel.close(End.COMPLETE)
+        if self.other.eof or self._tunnel.leaving:
+            self._tunnel.close(End.DRAINED if self._tunnel.leaving else End.COMPLETE)
         return True
+
+    @property
+    def may_say_goodbye(self) -> bool:
+        """Whether a close frame may follow what this side has sent."""
+        return self.frames.between_frames and not self.eof
 
     def half_close(self) -> None:
         """Tell our peer that the other side will send no more."""
@@ -71,7 +86,7 @@ class Side(asyncio.Protocol):
 class Tunnel:
     """Two sides. ``on_close`` hears once how it ended. ``bytes_in`` go from client to upstream."""
 
-    __slots__ = ("_client", "_on_close", "_upstream", "closed")
+    __slots__ = ("_client", "_goodbye", "_on_close", "_upstream", "closed")
 
     def __init__(
         self,
@@ -84,7 +99,13 @@ class Tunnel:
         self._client.other, self._upstream.other = self._upstream, self._client
         self._client.gone, self._upstream.gone = End.CLIENT_GONE, End.UPSTREAM_GONE
         self._on_close = on_close
+        self._goodbye: asyncio.TimerHandle | None = None
         self.closed = False
+
+    @property
+    def leaving(self) -> bool:
+        """Whether both peers have been told goodbye."""
+        return self._goodbye is not None
 
     @property
     def bytes_in(self) -> int:
@@ -129,11 +150,33 @@ class Tunnel:
         if client_ended:
             self._client.eof_received()
 
+    def leave(self) -> None:
+        """The edge is going: a close frame to each peer, and a moment to answer it. Idempotent.
+
+        Where a stream stands in the middle of a frame there is no place for one, nor where it has ended
+        already (a half-closed tunnel); when that is so both ways, the tunnel just ends.
+        """
+        if self.leaving or self.closed:
+            return
+        # What comes from the upstream goes to the client, and the other way round.
+        tell_client, tell_upstream = self._upstream.may_say_goodbye, self._client.may_say_goodbye
+        if not (tell_client or tell_upstream):
+            self.close(End.DRAINED)
+            return
+        loop = asyncio.get_running_loop()
+        self._goodbye = loop.call_later(GOODBYE, self.close, End.DRAINED)
+        if tell_client:
+            self._client.transport.write(close_frame(GOING_AWAY))
+        if tell_upstream:
+            self._upstream.transport.write(close_frame(GOING_AWAY, os.urandom(4)))
+
     def close(self, end: End) -> None:
         """End both sides; what was written before still goes out. Idempotent."""
         if self.closed:
             return
         self.closed = True
+        if self._goodbye is not None:
+            self._goodbye.cancel()
         self._client.transport.close()
         self._upstream.transport.close()
         self._on_close(end)

@@ -158,6 +158,9 @@ class Owner(Protocol):
     def listening(self, sandbox_id: str) -> None:
         """A port of this sandbox accepted."""
 
+    def unreachable(self, sandbox_id: str, problem: Problem) -> None:
+        """No port accepted as long as an exchange could wait for it."""
+
     async def still_true(self, record: SandboxRecord) -> bool:
         """Ask the control plane anew: does the sandbox still run there?"""
 
@@ -316,6 +319,7 @@ class Route:
             if outcome != "refused" and problem is errors.PREVIEW_SERVICE_NOT_READY:
                 problem = errors.EDGE_RUNTIME_HOST_UNREACHABLE
             port = waiting.exchange.port
+            self._owner.unreachable(self._record.id, problem)
             waiting.exchange.refuse(EdgeError(problem, {"port": port}))
 
     def _restart(self) -> None:

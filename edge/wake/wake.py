@@ -58,8 +58,11 @@ class Wake:
             self._tell(self)
 
     def failed(self, problem: Problem) -> None:
-        """The resumed app could not be reached: the wake is over and is reported as that."""
-        if self.outcome == "ok":
+        """The resumed app could not be reached: the wake is over and is reported as that.
+
+        Unless another port of the sandbox accepted: then something did come up.
+        """
+        if self.outcome == "ok" and self._listening_at is None:
             self.outcome = problem.code
             self._tell(self)
 

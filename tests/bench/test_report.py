@@ -11,10 +11,13 @@ from bench.peers import EDGE, ENVOY, NGINX, Contender
 from bench.report import Report, aligned, as_markdown, as_text, verdicts, write
 from bench.rounds import Result, Sample
 from bench.scenarios import Scenario
+from bench.strangers import StrangersResult
 from bench.wakes import WakeResult
 
 
-def report(edge_cpu: float, *, wake: float = 0.001, growth: int = 1 << 20) -> Report:
+def report(
+    edge_cpu: float, *, wake: float = 0.001, growth: int = 1 << 20, flooded: float = 0.0015
+) -> Report:
     """Two rounds of one scenario, Envoy at 50 us a request; nginx failed once."""
     job = Job(port=0, requests=("",), connections=1, seconds=1.0)
 
@@ -34,6 +37,7 @@ def report(edge_cpu: float, *, wake: float = 0.001, growth: int = 1 << 20) -> Re
         ["pinned"],
         [result],
         WakeResult([wake] * 200),
+        [StrangersResult("half requests", [0.001], [flooded])],
         [MemoryResult("download", 10**9, growth, 1.0)],
     )
 
@@ -49,9 +53,9 @@ def test_ratios_are_to_envoy() -> None:
 
 def test_bars_are_held_or_missed() -> None:
     """Each bar is judged by its own figure."""
-    assert [one.held for one in verdicts(report(50e-6))] == [True, True, True]
-    missed = verdicts(report(51e-6, wake=0.0051, growth=64 << 20))
-    assert [one.held for one in missed] == [False, False, False]
+    assert [one.held for one in verdicts(report(50e-6))] == [True] * 4
+    missed = verdicts(report(51e-6, wake=0.0051, growth=64 << 20, flooded=0.0021))
+    assert [one.held for one in missed] == [False] * 4
     assert "MISSED" in as_text(report(51e-6))
 
 

@@ -43,7 +43,7 @@ _DEFAULTS = {
     "answer": "HTTP/1.1 200 OK\nContent-Length: 2\n",
     "answer body": "ok",
 }
-_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[rnt0\\])|\{([a-z-]+)(?:\*([0-9]+))?\}")
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[rnt0\\])|\{([A-Za-z0-9-]+)(?:\*([0-9]+))?\}")
 _PLAIN = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\"}
 
 
@@ -79,6 +79,12 @@ class Case:
     """The upstream's connection has served a request before."""
     no_tail: str
     """Why nothing can follow the bytes on trial; empty = something can."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether both connections are as before afterwards, so that it can be played again on them."""
+        left_alone = self.refused is None and self.broken is None and not self.closes
+        return left_alone and not self.tunnel and not self.reused
 
 
 def as_bytes(text: str) -> bytes:
@@ -130,7 +136,7 @@ def _case(theme: str, entry: dict[str, Any]) -> Case:
     broken = left.pop("broken", None)
     answered = "answer" in left or any("app sends" in step for step in left.get("steps", ()))
     side = left.pop("side", "app" if answered else "client")
-    name, see, closes = left.pop("name"), left.pop("see"), left.pop("closes", None)
+    name, see, closes = str(left.pop("name")), str(left.pop("see")), left.pop("closes", None)
     partial, tunnel = left.pop("partial", False), left.pop("tunnel", False)
     reused, no_tail = left.pop("reused", False), left.pop("no tail", "")
     steps = _steps(left, refused, side, expects_answer=broken is None)
@@ -139,7 +145,7 @@ def _case(theme: str, entry: dict[str, Any]) -> Case:
     return Case(
         theme=theme,
         name=name,
-        see=str(see),
+        see=see,
         side=side,
         steps=steps,
         refused=refused,

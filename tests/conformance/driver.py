@@ -38,6 +38,7 @@ class Feed(Enum):
     WHOLE = "whole"
     BYTES = "byte by byte"
     TAIL = "with a tail"
+    AGAIN = "twice on one connection"
 
     def piece(self, data: bytes) -> int:
         """Bytes in one write. A head of many kB goes in pieces, or the machine is tried, not the edge."""
@@ -123,8 +124,9 @@ class Run:
         try:
             if case.reused:
                 await self._plain(CANARY, CANARY_SEEN, CANARY_ANSWER)
-            for number, step in enumerate(case.steps):
-                await self._step(step, number)
+            for _ in range(2 if self.feed is Feed.AGAIN else 1):
+                for number, step in enumerate(case.steps):
+                    await self._step(step, number)
             if case.broken is not None:
                 await self._cut(case.broken)
             elif case.refused is not None:
@@ -179,9 +181,15 @@ class Run:
         self.closed = closing
         if "either" not in self.case.closes:
             assert closing is ("client" in self.case.closes), f"close={closing} in {head!r}"
-        if self.case.steps[0].data.startswith(b"HEAD "):
-            return
         size = length_of(head)
+        if self.case.steps[0].data.startswith(b"HEAD "):
+            # RFC 9110 section 9.3.2: no body. A head that could not be read was not a HEAD to the edge.
+            if not closing:
+                return
+            await self.client.until(lambda: self.client.ended, "the client waits for the end")
+            size = min(size, len(self.client.unread))
+            if not size:
+                return
         await self.client.until(
             lambda: len(self.client.unread) >= size or self.client.ended, "the error's body"
         )
@@ -201,6 +209,7 @@ class Run:
         assert not whole or self.client.reset, f"not visibly cut: {self.client.unread!r}"
         self.client.unread = b""
         await self._reconnect()
+        self.closed = False
 
     # --- afterwards -----------------------------------------------------------------------------------
 
@@ -290,7 +299,7 @@ async def play(case: Case) -> None:
     """The case in every feed, before one edge."""
     async with listening() as (app, app_port), stage.serving(app_port) as edge:
         for feed in Feed:
-            if feed is Feed.TAIL and case.no_tail:
+            if (feed is Feed.TAIL and case.no_tail) or (feed is Feed.AGAIN and not case.repeats):
                 continue
             try:
                 await Run(case, feed, app, edge.port).play()

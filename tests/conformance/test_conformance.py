@@ -18,6 +18,6 @@ async def test_case(case: Case) -> None:
 
 def test_cases_are_many_and_each_is_named_once() -> None:
     """Nobody lost a file or copied a case without giving it a name of its own."""
-    names = [case.name for case in CASES]
+    names = [(case.theme, case.name) for case in CASES]
     assert len(names) == len(set(names))
     assert len(names) >= 200

@@ -45,6 +45,7 @@ class ControlPlane:
         self.fault: Script | None = None
         self.port = 0
         self._changes: list[Change] = []
+        self._first = 0  # the cursor before the oldest change that is kept
         self._watchers: set[asyncio.Queue[WatchEvent]] = set()
         self._beating = True
         self._something = asyncio.Event()
@@ -98,7 +99,7 @@ class ControlPlane:
             record = replace(record, version=known.version + 1 if known else record.version)
             self.grants[record.id] = record
         if tell:
-            change = Change(len(self._changes) + 1, record)
+            change = Change(self._cursor + 1, record)
             self._changes.append(change)
             for queue in self._watchers:
                 queue.put_nowait(change)
@@ -137,6 +138,11 @@ class ControlPlane:
         """Heartbeats stop (or go on), connections stay."""
         self._beating = not silent
 
+    def forget_changes(self) -> None:
+        """Changes so far are kept no longer; a watcher that has not heard all of them is told so."""
+        self._first += len(self._changes)
+        self._changes.clear()
+
     async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until something seen or published here makes ``holds`` true."""
         async with asyncio.timeout(seconds):
@@ -151,6 +157,10 @@ class ControlPlane:
     def asked(self) -> dict[str, int]:
         """What a stranger must not cause: look-ups and resumes so far."""
         return {kind: self.counts[kind] for kind in ("sandbox", "grant", "resume")}
+
+    @property
+    def _cursor(self) -> int:
+        return self._first + len(self._changes)
 
     def _notify(self) -> None:
         # A new event each time, so that whoever waits is let go once per happening.
@@ -203,31 +213,29 @@ class ControlPlane:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         queue: asyncio.Queue[WatchEvent] = asyncio.Queue()
-        cursor = int(request.query.get("cursor", len(self._changes)))
-        if cursor > len(self._changes):
-            cursor = len(self._changes)
-            queue.put_nowait(Resync(cursor))
-        for change in self._changes[cursor:]:
-            queue.put_nowait(change)
+        cursor = int(request.query.get("cursor", self._cursor))
+        if self._first <= cursor <= self._cursor:
+            for change in self._changes[cursor - self._first :]:
+                queue.put_nowait(change)
+            queue.put_nowait(Heartbeat(self._cursor))
+        else:
+            queue.put_nowait(Resync(self._cursor))
         self._watchers.add(queue)
         try:
-            await self._tell(socket, queue, cursor)
+            await self._tell(socket, queue)
         except ConnectionError:
             pass  # The edge has ended.
         finally:
             self._watchers.discard(queue)
         return socket
 
-    async def _tell(
-        self, socket: web.WebSocketResponse, queue: asyncio.Queue[WatchEvent], cursor: int
-    ) -> None:
-        event: WatchEvent = Heartbeat(cursor)
+    async def _tell(self, socket: web.WebSocketResponse, queue: asyncio.Queue[WatchEvent]) -> None:
+        event = await queue.get()
         while True:
             if self._beating or not isinstance(event, Heartbeat):
                 await socket.send_str(wire.event_to_json(event))
-            cursor = event.cursor
             try:
                 async with asyncio.timeout(HEARTBEAT):
                     event = await queue.get()
             except TimeoutError:
-                event = Heartbeat(cursor)
+                event = Heartbeat(event.cursor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from dataclasses import asdict
@@ -34,7 +35,7 @@ class Mint:
         public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         return {"keys": [public | {"kid": self.kid, "alg": "EdDSA", "use": "sig"}]}
 
-    def claims(self, sandbox_id: str, port: int, grant: str, **changes: Any) -> dict[str, Any]:
+    def claims(self, sandbox_id: str, port: int, grant: str, /, **changes: Any) -> dict[str, Any]:
         """The claims of a good token, with changes; a change to None takes the claim away."""
         now = float(int(time.time()))
         good = Claims(
@@ -67,8 +68,9 @@ class Mint:
         if key is None:
             key = self.fleet if cookie else self.private
         kid = "fleet" if cookie else self.kid
-        return jwt.encode(
-            claims,
+        # The layer below jwt.encode, which has opinions about claims that are wrong on purpose.
+        return jwt.api_jws.encode(
+            json.dumps(claims).encode(),
             key,
             alg or ("HS256" if cookie else "EdDSA"),
             headers={"kid": kid, "typ": str(family)} | (headers or {}),

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+PATIENCE = 30.0
+"""Seconds after which what did not come will never come."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\t -~\x80-\xff]*)")
 _FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
@@ -59,6 +64,12 @@ def parse_head(head: bytes) -> Answer:
     return Answer(head, int(status[1]), status[2], fields)
 
 
+async def _soon(reading: Coroutine[Any, Any, bytes]) -> bytes:
+    # A test that waits in vain should fail where it waits.
+    async with asyncio.timeout(PATIENCE):
+        return await reading
+
+
 class RawClient:
     """One connection to the edge."""
 
@@ -91,7 +102,9 @@ class RawClient:
         self.writer.close()
 
     def reset(self) -> None:
-        """Drop the connection without a word to spare."""
+        """Drop the connection with a RST; aborting alone would say FIN, like a client that still reads."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.writer.transport.abort()
 
     async def ask(self, data: bytes) -> Answer:
@@ -114,29 +127,29 @@ class RawClient:
 
     async def head(self) -> Answer:
         """The next head alone, final or not."""
-        return parse_head(await self.reader.readuntil(b"\r\n\r\n"))
+        return parse_head(await _soon(self.reader.readuntil(b"\r\n\r\n")))
 
     async def chunk(self) -> bytes:
         """The next chunk of a chunked body; empty for the last (which must have no trailers)."""
-        size = _CHUNK_SIZE.fullmatch(await self.reader.readuntil(b"\r\n"))
+        size = _CHUNK_SIZE.fullmatch(await _soon(self.reader.readuntil(b"\r\n")))
         assert size, "not a chunk size"
-        data = await self.reader.readexactly(int(size[1], 16) + 2)
+        data = await _soon(self.reader.readexactly(int(size[1], 16) + 2))
         assert data.endswith(b"\r\n"), "a chunk is longer than its size"
         return data[:-2]
 
     async def exactly(self, count: int) -> bytes:
         """So many bytes."""
-        return await self.reader.readexactly(count)
+        return await _soon(self.reader.readexactly(count))
 
     async def rest(self) -> bytes:
         """Everything until the edge closes."""
-        return await self.reader.read()
+        return await _soon(self.reader.read())
 
     async def at_end(self) -> bool:
         """Whether the edge closed without another byte."""
         try:
-            return await self.reader.read(1) == b""
-        except ConnectionError:
+            return await _soon(self.reader.read(1)) == b""
+        except ConnectionError:  # a reset is an end, too
             return True
 
     async def _body(self, answer: Answer) -> bytes:
@@ -149,5 +162,5 @@ class RawClient:
                 body += chunk
             return body
         if lengths:
-            return await self.reader.readexactly(int(lengths[0]))
-        return await self.reader.read()
+            return await _soon(self.reader.readexactly(int(lengths[0])))
+        return await _soon(self.reader.read())

@@ -18,6 +18,8 @@ class AppConnection:
     ) -> None:
         self.app = app
         self.received = bytearray()
+        self.ended = False
+        """Whether the edge has said that it will send no more."""
         self._reader = reader
         self._writer = writer
         self._buffer = bytearray()
@@ -25,6 +27,7 @@ class AppConnection:
     async def _fill(self) -> bool:
         data = await self._reader.read(65536)
         self.received += data
+        self.ended = not data
         self._buffer += data
         self.app.notify()
         return bool(data)
@@ -45,7 +48,7 @@ class AppConnection:
         return self._cut(count)
 
     async def read_some(self) -> bytes:
-        """What has come; waits while that is nothing. Empty when the edge ended its side."""
+        """Whatever is there next; empty at the end."""
         if not self._buffer:
             await self._fill()
         return self._cut(len(self._buffer))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -41,6 +42,7 @@ UPGRADE = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
+_REFUSED = re.compile(rb'preview_edge_upstream_connects_total\{outcome="refused"\} ([0-9.]+)')
 PROXY_HEADER = "x-nullspace-preview-proxy-token"
 
 
@@ -104,15 +106,27 @@ class Stage:
 
     ``settings`` are groups of the edge's settings, laid over what a test wants anyway (free ports, no
     access log, an end without waiting): ``Stage(tmp_path, wake={"window": 1.0})``. ``jwks`` says
-    where the edge gets the keys from, ``file`` or ``url``.
+    where the edge gets the keys from, ``file`` or ``url``; ``clock`` is the edge's monotonic one.
     """
 
-    def __init__(self, tmp_path: Path, *, jwks: str = "file", **settings: Any) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        jwks: str = "file",
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> None:
         self.plane = ControlPlane()
         self.mint = Mint()
         self.edge: Edge
+        self.ahead = 0.0
+        """Seconds by which the edge's wall clock is ahead of ours: a test makes tokens grow old with it."""
+        self.passed = 0.0
+        """The same for its monotonic clock: a test makes silence long with it."""
         self._tmp_path = tmp_path
         self._jwks = jwks
+        self._clock = clock
         self._changes = settings
         self._numbers = itertools.count(1)
         self._cleanup = AsyncExitStack()
@@ -135,14 +149,20 @@ class Stage:
 
     async def __aexit__(self, *_: object) -> None:
         self.plane.fault = None
-        for edge in self._edges:
-            await edge.stop()
-        await self._cleanup.aclose()
+        try:
+            for edge in self._edges:
+                await edge.stop()
+        finally:
+            await self._cleanup.aclose()
         assert not self.plane.crashes, self.plane.crashes
 
     async def start_edge(self) -> Edge:
         """An edge that has caught up with the control plane."""
-        edge = self.edge = build_edge(self.settings())
+        edge = self.edge = build_edge(
+            self.settings(),
+            wall=lambda: time.time() + self.ahead,
+            clock=lambda: self._clock() + self.passed,
+        )
         edge.catalog.listen(
             self._hear
         )  # the last listener: by now traffic has drawn its conclusions
@@ -226,6 +246,18 @@ class Stage:
         async with asyncio.timeout(seconds):
             while self._heard.get(record.id, 0) < record.version:
                 await self._news.wait()
+
+    async def refused_dials(self, at_least: int = 1) -> int:
+        """Wait until apps' ports have refused the edge that often (by its metrics); how often by now."""
+        page = b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        async with asyncio.timeout(20):
+            while True:
+                async with await RawClient.open(self.edge.admin_port) as client:
+                    answer = await client.ask(page)
+                found = _REFUSED.search(answer.body)
+                assert found, "the metric is gone"
+                if float(found[1]) >= at_least:
+                    return int(float(found[1]))
 
     def _hear(self, record: SandboxRecord | GrantRecord) -> None:
         self._heard[record.id] = max(record.version, self._heard.get(record.id, 0))

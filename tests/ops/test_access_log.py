@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +72,7 @@ def percent(text: str) -> str:
         f"/{TOKEN.replace('e', '%65')}",
         f"/{percent('edge_token=')}{TOKEN}",
         f"/?edge_token={TOKEN}",
+        f"/{b64encode(TOKEN.encode()).decode()}/x",
         f"/{'x' * 2040}{TOKEN}",
     ],
 )
@@ -81,10 +83,22 @@ def test_no_token_in_any_encoding(field: str, path: str) -> None:
     for part in TOKEN.split("."):
         assert part[:12] not in line
         assert percent(part)[:36] not in line
+    assert b64encode(TOKEN.encode()).decode()[:24] not in line
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/jquery.min.js", "/a%20b", "/%", "/%zz", "/a.b.c/v1.2.3", quote("/ü/é"), "/eyJ"]
+    "path",
+    [
+        "/",
+        "/jquery.min.js",
+        "/a%20b",
+        "/%",
+        "/%zz",
+        "/a.b.c/v1.2.3",
+        quote("/ü/é"),
+        "/eyJ",
+        "/aZXlKb",
+    ],
 )
 def test_ordinary_paths_stay_as_they_were_sent(path: str) -> None:
     """Redaction must not spoil the log it protects."""

@@ -143,3 +143,16 @@ async def test_what_a_dashboard_asks_for_is_there(stage: Stage) -> None:
         assert seen[f"wake_phase_seconds_count,phase={phase}"] == 1
     assert seen["bytes_total,direction=out"] == 2 * len(b"GET /1 HTTP/1.1\n")
     assert seen["upstream_connects_total,outcome=connected"] >= 1
+
+
+async def test_a_wake_whose_app_never_listens_is_no_success(tmp_path: Path) -> None:
+    """Resumed, but no port accepts within the window: told at once, under the code that clients got."""
+    async with Stage(tmp_path, wake={"window": 0.3}) as stage:
+        box = stage.sandbox(await stage.app(listening=False), State.PAUSED)
+        answer = await stage.ask(box.get())
+        assert (answer.status, answer.code) == (503, "sandbox_resume_timeout")
+        seen = await scrape(stage)
+        assert seen["wakes_total,outcome=ok"] == 0
+        assert seen["wakes_total,outcome=sandbox_resume_timeout"] == 1
+        assert seen["wake_phase_seconds_count,phase=resume"] == 1
+        assert seen["wake_phase_seconds_count,phase=listen"] == 0

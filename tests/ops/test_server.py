@@ -227,6 +227,7 @@ async def test_logs_and_metrics_of_all_kinds_of_requests(
         (200, box.get(f"/encoded/{quote(token, safe='').replace('.', '%2E')}", token=token)),
         (200, box.get("/twice/" + "".join(f"%25{b:02X}" for b in token.encode()), token=token)),
         (200, box.get(f"/named/edge_token%3D{token}", token=token)),
+        (200, box.get(f"/again/{base64.urlsafe_b64encode(token.encode()).decode()}", token=token)),
         (401, box.get("/forged", token=forged)),
         (401, box.get("/expired", token=expired)),
         (401, box.get(f"/{forged}", token="garbage")),

@@ -55,6 +55,15 @@ def test_phases_not_reached_are_none() -> None:
     assert (report.resume, report.listen, report.dispatch, report.first_byte) == (None,) * 4
 
 
+def test_a_port_that_refuses_beside_one_that_accepts_is_no_failure() -> None:
+    """The sandbox came up; that somebody asked for another port does not change it."""
+    told: list[Wake] = []
+    one = wake(told)
+    one.listening(13.0)
+    one.failed(SANDBOX_RESUME_TIMEOUT)
+    assert one.outcome == "ok" and not told
+
+
 def test_an_app_that_never_accepts_is_told_as_failed() -> None:
     """Resumed and not listening is no success; the waiters' own outcome is not touched by it."""
     told: list[Wake] = []
