@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 REQUIREMENTS := requirements
 IMAGE := preview-edge
 SUITE := tests
+FUZZ_MINUTES := 10
 
 # Newest of the tested versions first; newer ones are tried after them. A name that exists may still
 # not run (version managers leave such names behind) or lack venv (Debian's python3 does), so each
@@ -17,11 +18,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench image lock clean
+.PHONY: help setup run test fuzz check format bench image lock clean
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
-	@echo '  Variables: PYTHON=path of the Python to use; SUITE="tests/core -k head" limits make test.'
+	@echo '  Variables: PYTHON=path of the Python to use; SUITE="tests/core -k head" limits make test;'
+	@echo '  FUZZ_MINUTES=60 make fuzz goes on for an hour.'
 
 setup: $(BIN)/.run-installed $(BIN)/.dev-installed ## Make .venv with everything for work on the project
 
@@ -30,6 +32,15 @@ run: $(BIN)/.run-installed ## Start control plane, edge and demo sandbox; prints
 
 test: $(BIN)/.run-installed $(BIN)/.dev-installed ## Run every test
 	@$(BIN)/python -m pytest $(SUITE)
+
+# Rounds of ever new examples, each some minutes long, until the time is up or one fails. What failed is in
+# .hypothesis/, is tried first the next time, and is printed with a line that brings it back.
+fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for FUZZ_MINUTES (10)
+	@end=$$(($$(date +%s) + 60 * $(FUZZ_MINUTES))); round=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	    round=$$((round + 1)); echo "Round $$round"; \
+	    FUZZ_FACTOR=10 $(BIN)/python -m pytest -q --timeout=1800 -m hypothesis tests/core tests/traffic tests/properties || exit 1; \
+	done
 
 check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from edge.core.head import Head, RequestScanner
 
@@ -34,7 +35,11 @@ calm = settings(
 
 def examples(count: int) -> settings:
     """So many examples, always the same ones in `make test`, ever new ones in `make fuzz`."""
-    return settings(calm, max_examples=count * FACTOR, derandomize=FACTOR == 1)
+    if FACTOR == 1:
+        return settings(calm, max_examples=count, derandomize=True)
+    return settings(
+        calm, max_examples=count * FACTOR, database=DirectoryBasedExampleDatabase(".hypothesis")
+    )
 
 
 def scanner(max_fields: int = 128, max_line: int = 16384) -> RequestScanner:

@@ -158,7 +158,12 @@ def _next(connection: h11.Connection) -> object:
         raise
 
 
-_TRAILERS_AS_HEADERS = ("multiple Transfer-Enc", "conflicting Content-Len", "bad Content-Len")
+_TRAILERS_AS_HEADERS = (
+    "multiple Transfer-Encoding",
+    "Only Transfer-Encoding",
+    "conflicting Content-Length",
+    "bad Content-Length",
+)
 
 
 class Unjudged(Exception):
