@@ -48,11 +48,7 @@ class AppConnection:
         return self._cut(count)
 
     async def read_some(self) -> bytes:
-<<<<<<< HEAD
         """What has come; waits while that is nothing. Empty when the edge ended its side."""
-=======
-        """Whatever is there next; empty at the end."""
->>>>>>> fuzz
         if not self._buffer:
             await self._fill()
         return self._cut(len(self._buffer))
