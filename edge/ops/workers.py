@@ -50,20 +50,22 @@ START_TIMEOUT = 30.0
 def share(settings: Settings, index: int, port: int) -> Settings:
     """The settings of worker ``index``: the limits divided, everything else as given.
 
-    Limits are per process, so each worker gets its part, rounded up; 0 stays 0 (no limit). A named edge
-    needs one name per worker, because usage reports are numbered per name.
+    Limits are per process, so each worker gets its part, rounded up; 0 stays 0 (no limit). Memory is said
+    per process already. A named edge needs one name per worker, because usage reports are numbered per name.
     """
     workers = settings.listen.workers
 
     def part(limit: int) -> int:
         return ceil(limit / workers)
 
-    limits = settings.admission.model_dump()
+    limits = settings.admission.model_dump(exclude={"memory_bytes"})
     name = settings.control_plane.edge_id
     return settings.model_copy(
         update={
             "listen": settings.listen.model_copy(update={"port": port}),
-            "admission": type(settings.admission)(**{key: part(n) for key, n in limits.items()}),
+            "admission": settings.admission.model_copy(
+                update={name: part(limit) for name, limit in limits.items()}
+            ),
             "wake": settings.wake.model_copy(
                 update={"budget_per_hour": part(settings.wake.budget_per_hour)}
             ),

@@ -324,6 +324,7 @@ class Exchange:
             from_upstream=answer.surplus,
             client_full=self.client.write_paused,
             upstream_full=upstream.write_paused,
+            client_ended=self.client.half_closed,
         )
 
     def _tunnel_over(self, end: End) -> None:

@@ -199,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
         if end < 0:
             if len(buffer) > limits.header_bytes:
                 raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
-            if b"\n\n" in buffer or buffer[:1] == b"\n":
+            if _has_half_ends(buffer):
                 raise errors.bad_request("lines must end with CR LF")
             return None
         if end > limits.header_bytes:
@@ -385,6 +385,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
+        if self._eof:  # all that will ever come has been read
+            self.transport.close()
+            return
         with contextlib.suppress(OSError, RuntimeError):
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -406,6 +409,12 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
+
+
+def _has_half_ends(start: bytes) -> bool:
+    """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
+    ends = start.count(b"\r\n")
+    return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends
 
 
 class _Lingering(asyncio.Protocol):

@@ -124,11 +124,13 @@ class Tunnel:
         from_upstream: bytes,
         client_full: bool = False,
         upstream_full: bool = False,
+        client_ended: bool = False,
     ) -> None:
         """Take both transports over; the bytes given came before that and go first.
 
         A transport tells of a full buffer once, and may have told its protocol before us: ``client_full``
-        and ``upstream_full`` say so. It will tell us when there is room again.
+        and ``upstream_full`` say so. It will tell us when there is room again. The same goes for a FIN:
+        ``client_ended`` says that the client's came before the 101.
         """
         self._client.full, self._upstream.full = client_full, upstream_full
         for side in (self._client, self._upstream):
@@ -145,6 +147,8 @@ class Tunnel:
                 side.transport.pause_reading()
             else:
                 side.transport.resume_reading()
+        if client_ended:
+            self._client.eof_received()
 
     def leave(self) -> None:
         """The edge is going: a close frame to each peer, and a moment to answer it. Idempotent.

@@ -1,4 +1,4 @@
-"""``python -m tests.conformance.compare``: plays the request cases to the peers and writes docs/conformance.md.
+"""``python -m tests.conformance.compare``: plays the cases to the peers and writes docs/conformance.md.
 
 The same bytes, whole, with a request behind them, before the same app, which answers every request it
 gets. What is not installed here is left out with the reason.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.processes import BenchError, Crew
 from tests.conformance import peers, table
+from tests.conformance.answered import AnswerObserver, answering
 from tests.conformance.cases import Case, load
 from tests.conformance.driver import TAIL
 from tests.conformance.observed import (
@@ -28,7 +29,7 @@ from tests.conformance.observed import (
 )
 from tests.conformance.wires import Wire
 
-QUIET = 0.7
+QUIET = 1.2
 """Seconds without a word after which a proxy is taken to wait for more."""
 
 
@@ -89,36 +90,49 @@ class Observer:
                 pass
 
 
-async def column(peer: peers.Peer, crew: Crew, cases: list[Case]) -> Column:
+async def column(peer: peers.Peer, directory: Path, cases: list[Case]) -> Column:
     """Play the cases to one peer."""
-    observer = Observer()
+    try:
+        found = Column(peer.label())
+        for which, observer in ((comparable, Observer()), (answering, AnswerObserver())):
+            chosen = [case for case in cases if which(case)]
+            there = directory / which.__name__
+            there.mkdir(exist_ok=True)
+            with Crew(there) as crew:
+                await _observe(observer, peer, crew, chosen, found)
+        return found
+    except BenchError as e:
+        return Column(peer.name, missing=str(e))
+
+
+async def _observe(
+    observer: Observer | AnswerObserver,
+    peer: peers.Peer,
+    crew: Crew,
+    cases: list[Case],
+    found: Column,
+) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(observer.app, "127.0.0.1", 0)
     try:
         observer.port, ready = peers.start(peer, crew, server.sockets[0].getsockname()[1])
         await asyncio.to_thread(ready)
-        found = Column(peer.label())
         for case in cases:
             found.outcomes[case.theme, case.name] = await observer.outcome(case)
-        return found
-    except BenchError as e:
-        return Column(peer.name, missing=str(e))
     finally:
         server.close()
 
 
 async def compare(cases: list[Case], directory: Path) -> list[Column]:
     """Play the cases to every peer at once."""
-    with Crew(directory) as crew:
-        return list(await asyncio.gather(*(column(peer, crew, cases) for peer in peers.PEERS)))
+    return list(await asyncio.gather(*(column(peer, directory, cases) for peer in peers.PEERS)))
 
 
 def main() -> int:
     """Write the page; 1 when a peer could not be asked."""
     cases = load()
-    asked = [case for case in cases if comparable(case)]
     with tempfile.TemporaryDirectory() as directory:
-        columns = asyncio.run(compare(asked, Path(directory)))
+        columns = asyncio.run(compare(cases, Path(directory)))
     table.PAGE.write_text(table.page(cases, columns), "utf-8")
     for one in columns:
         print(f"{one.label}: {one.missing or f'{len(one.outcomes)} cases'}")

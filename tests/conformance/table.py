@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
+from tests.conformance.answered import answering
 from tests.conformance.cases import Case
 from tests.conformance.observed import comparable, expected, sent, words
 
@@ -35,9 +36,12 @@ Reading a cell:
 | `target /x`, `keeps x`, `drops x` | with another target, or with fields more or fewer, than behind the edge |
 | `400` | answered with this status by the proxy itself; no whole request reached the app |
 | `closed` | the connection ended without an answer |
-| `waits` | neither refused nor passed on within 0.7 s, although a whole request followed |
+| `waits` | neither refused nor passed on within a second, although a whole request followed; of an answer: not complete at the client, whose connection is still open |
 | `ignored` | the bytes were passed over, and the request behind them was answered |
-| `≠` | not what the edge does; statuses of refusal, and the same body framed anew, count as the same |
+| `passes`, `passes, upstream closed` | the answer reached the client; the connection to the app was not used again |
+| `502`, `cut` | the client got an error instead of the answer; it saw the answer begin and its connection end |
+| `next answer wrong` | an ordinary request after this one got no right answer: bytes were left over |
+| `≠` | not what the edge does; one status of refusal counts as another, and so does the same body framed anew |
 | `own` | the edge's own rule (hosts, credentials), or a dialogue of several turns: not put to the others |
 
 The peers are plain reverse proxies with default settings. `≠` does not mean that somebody is wrong: RFC 9112
@@ -69,7 +73,8 @@ def edge_cell(case: Case) -> str:
         return str(case.refused[0])
     if case.broken is not None:
         return "502 or cut"
-    return "passes, upstream closed" if "upstream" in case.closes else "passes"
+    left = any((step.who, step.act) == ("app", "closes") for step in case.steps)
+    return "passes, upstream closed" if "upstream" in case.closes and not left else "passes"
 
 
 def page(cases: Sequence[Case], columns: Sequence[Column]) -> str:
@@ -77,13 +82,12 @@ def page(cases: Sequence[Case], columns: Sequence[Column]) -> str:
     parts = [_INTRO, _summary(cases, columns)]
     for theme, group in groupby(cases, key=lambda case: case.theme):
         of_theme = list(group)
-        shown = [] if of_theme[0].side == "app" else columns
-        parts.append(_section(theme, of_theme, shown))
+        parts.append(_section(theme, of_theme, columns))
     return "\n".join(parts)
 
 
 def _summary(cases: Sequence[Case], columns: Sequence[Column]) -> str:
-    asked = [case for case in cases if comparable(case)]
+    asked = [case for case in cases if comparable(case) or answering(case)]
     lines = [
         f"{len(cases)} cases; {len(asked)} of them were put to the peers:\n",
         "| peer | as the edge | refuses what the edge passes | passes what the edge refuses | passes it differently | other |",
@@ -103,19 +107,27 @@ def _summary(cases: Sequence[Case], columns: Sequence[Column]) -> str:
 
 def kind(edge: str, peer: str) -> str:
     """How a peer's outcome compares with the edge's."""
-    if _plain(edge) == _plain(peer):
+    if _plain(edge) == _plain(peer) or (
+        edge == "502 or cut" and peer in {"502", "503", "cut", "closed"}
+    ):
         return "same"
-    passed, passes = "→" in edge, "→" in peer
-    if passed and passes and not edge.endswith("400"):
+    passed, passes = _passes(edge), _passes(peer)
+    if passed and passes:
         return "differently"
-    if passed and not passes:
+    if passed:
         return "stricter"
     return "laxer" if passes else "other"
+
+
+def _passes(cell: str) -> bool:
+    """Whether all of it passed: nothing was refused at the end, cut or kept waiting."""
+    return cell.startswith(("→", "passes")) and not re.search(r" [45][0-9]{2}$", cell)
 
 
 def _plain(cell: str) -> str:
     """What says the same in other words: refused is refused, and the same bytes may be framed anew."""
     cell = re.sub(r"\b(4[0-9]{2}|501|505)$", "refused", cell)
+    cell = re.sub(r"^(50[23]|closed)$", "failed", cell)
     return re.sub(r"\b([0-9]+) (chunked|by length)", r"\1", cell).replace("→ 0", "→ no body")
 
 
@@ -132,7 +144,7 @@ def _section(theme: str, cases: Sequence[Case], columns: Sequence[Column]) -> st
 
 
 def _peer_cell(case: Case, edge: str, outcomes: Mapping[tuple[str, str], str]) -> str:
-    if not comparable(case):
+    if not (comparable(case) or answering(case)):
         return "own"
     told = outcomes.get((case.theme, case.name))
     if told is None:

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -33,6 +33,7 @@ from edge.core.credentials import (
     verify,
 )
 from edge.core.records import Transport
+from tests.core.wires import calm
 
 PRIVATE = Ed25519PrivateKey.generate()
 PUBLIC = PRIVATE.public_key()
@@ -64,10 +65,6 @@ PAYLOAD = {
     "jti": "jti-1",
 }  # fmt: skip
 GOOD = sign(CLAIMS, Family.EDGE, SIGNER).encode()
-
-calm = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.differing_executors]
-)
 
 
 def b64(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,12 +20,21 @@ from edge.core.head import Head, RequestScanner
 HOST = b"3000-sb-aaaaaaaa.preview.example"
 TAIL = b"GET /canary HTTP/1.1\r\n"
 
+FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
+"""How many times more examples than usual are tried; ``make fuzz`` raises it."""
+
 calm = settings(
     deadline=None,
     database=None,
-    max_examples=200,
+    max_examples=200 * FACTOR,
     suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
+
+
+def examples(count: int) -> settings:
+    """So many examples, always the same ones in `make test`, ever new ones in `make fuzz`."""
+    return settings(calm, max_examples=count * FACTOR, derandomize=FACTOR == 1)
 
 
 def scanner(max_fields: int = 128, max_line: int = 16384) -> RequestScanner:

@@ -48,7 +48,7 @@ class AppConnection:
         return self._cut(count)
 
     async def read_some(self) -> bytes:
-        """Whatever is there next; empty at the end."""
+        """What has come; waits while that is nothing. Empty when the edge ended its side."""
         if not self._buffer:
             await self._fill()
         return self._cut(len(self._buffer))

@@ -123,6 +123,23 @@ async def test_an_absence_is_remembered(make_stage: MakeStage) -> None:
     assert stage.plane.asked == {"sandbox": 1, "grant": 0, "resume": 0}
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_absence_is_not_for_ever(stage: Stage, told: bool) -> None:
+    """A sandbox that came into being after it was asked for: served by the news, or after a second."""
+    app = await stage.app()
+    box = stage.sandbox(app)
+    record = stage.plane.sandboxes.pop(box.id)
+    await stage.heard(record)  # and not kept, because nobody had asked for it
+    assert (await stage.ask(box.get())).status == 404
+    record = stage.plane.put(record, tell=told)
+    if told:
+        await stage.heard(record)
+    else:
+        assert (await stage.ask(box.get())).status == 404
+        stage.passed += 1.5
+    assert (await stage.ask(box.get())).status == 200
+
+
 async def test_a_late_control_plane(stage: Stage) -> None:
     """Usage that could not be told during the outage is told afterwards, once."""
     box = stage.sandbox(await stage.app())

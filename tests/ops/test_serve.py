@@ -21,6 +21,8 @@ SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
+# Frames of RFC 6455; the last says status 1001.
+MASKED_PING, PONG, GOING_AWAY = b"\x89\x80abcd", b"\x8a\x00", b"\x88\x02\x03\xe9"
 
 
 class App:
@@ -33,7 +35,8 @@ class App:
         while head := await connection.read_head():
             if b"pgrade: websocket" in head:
                 await connection.send(SWITCHING)
-                await connection.send(await connection.read_exactly(4))
+                await connection.read_exactly(len(MASKED_PING))
+                await connection.send(PONG)
                 await connection.read_to_end()
                 return
             if head.startswith(b"GET /stream"):
@@ -49,7 +52,7 @@ class App:
 async def test_a_drain_lets_everything_end_as_well_as_it_can(tmp_path: Path) -> None:
     """SIGTERM with a waiter, a stream and a WebSocket under way.
 
-    /readyz turns first and /healthz stays; the waiter gets 503 edge_draining; the tunnel is closed; the
+    /readyz turns first and /healthz stays; the waiter gets 503 edge_draining; the tunnel is told and closed; the
     stream is complete; the admin listener goes last; exit status 0.
     """
     drain = {"wait": 0.3, "waiters": 0.0, "tunnels": 0.1, "timeout": 25.0}
@@ -69,8 +72,8 @@ async def test_a_drain_lets_everything_end_as_well_as_it_can(tmp_path: Path) -> 
             assert (await stream.head()).status == 200
             assert await stream.chunk() == b"begun"
             assert (await tunnel.ask(running.upgrade("/tunnel"))).status == 101
-            await tunnel.send(b"ping")
-            assert await tunnel.exactly(4) == b"ping"
+            await tunnel.send(MASKED_PING)
+            assert await tunnel.exactly(len(PONG)) == PONG
             await waiter.send(asleep.get("/waiter"))
             await serving.plane.called("resume")
 
@@ -80,6 +83,9 @@ async def test_a_drain_lets_everything_end_as_well_as_it_can(tmp_path: Path) -> 
             answer = await waiter.answer()
             assert (answer.status, answer.code) == (503, "edge_draining")
             assert answer.value("retry-after") == "5" and answer.json["retryable"] is True
+            assert await tunnel.exactly(4) == GOING_AWAY
+            await tunnel.send(b"\x88\x80abcd")
+            tunnel.end()
             assert await tunnel.at_end()
             assert await idle.at_end()
             with pytest.raises(ConnectionRefusedError):

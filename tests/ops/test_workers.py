@@ -52,7 +52,9 @@ def test_every_admission_limit_is_divided() -> None:
     """A limit that is added later cannot be forgotten."""
     names = type(of().admission).model_fields
     part = share(of(admission=dict.fromkeys(names, 400)), 0, 1).admission
-    assert part.model_dump() == dict.fromkeys(names, 100)
+    # Memory is a process's own, as its setting says.
+    assert part.model_dump() == dict.fromkeys(names, 100) | {"memory_bytes": 400}
+    assert share(of(), 0, 1).admission.memory_bytes is None
 
 
 def test_each_worker_reports_under_a_name_of_its_own() -> None:
