@@ -177,7 +177,7 @@ class DeadlineSettings(Group):
     idle: Seconds = 75.0
     """A kept-alive client connection without a request."""
     body_stall: Seconds = 60.0
-    """A request body or an answer that does not move because of the client."""
+    """A request body or an answer that does not move because of the client, or that may have nobody to read it: its client has sent a FIN."""
     connect: Annotated[float, Field(gt=0)] = 2.0
     """One attempt to connect to an app."""
     first_byte: Seconds = 300.0

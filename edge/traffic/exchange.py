@@ -79,6 +79,8 @@ class Exchange:
     learned = False  # whether newer keys were asked for on its behalf
     noted = False  # whether the request itself was reported as usage
     noted_in = noted_out = 0
+    quiet_at = -1
+    quiet_since = 0.0
 
     def __init__(self, flow: Flow, client: ClientConnection, head: Head) -> None:
         self.flow = flow
@@ -153,6 +155,22 @@ class Exchange:
             # Until then the body lies unread in the client's buffer, and may be whole.
             gone = self.flow.is_waking(self)
         if gone:
+            self.client_gone()
+            self.client.abort()
+
+    def check_reader(self) -> None:
+        """After its FIN, a client may read on or be gone altogether; only bytes sent to it would tell.
+
+        So an answer that brings none for a while (a stream of events, its page closed) ends here, or it
+        would hold its place, and its sandbox awake, for as long as the app is silent.
+        """
+        limit = self.flow.settings.deadlines.body_stall
+        if not (limit and self.status and self.phase is Phase.RELAYING and self.client.half_closed):
+            return
+        now, sent = self.flow.clock(), self.bytes_out
+        if sent != self.quiet_at:
+            self.quiet_at, self.quiet_since = sent, now
+        elif now - self.quiet_since >= limit:
             self.client_gone()
             self.client.abort()
 

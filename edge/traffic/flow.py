@@ -481,7 +481,7 @@ class Flow:
                 exchange.cut(End.GRANT_ENDED)
 
     def tick(self) -> None:
-        """Once a second: report the bytes of long exchanges, end tunnels of expired grants, tidy routes."""
+        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes."""
         self._upstreams.sweep()
         for exchange in self.active():
             access = exchange.access
@@ -492,6 +492,8 @@ class Flow:
                 grant = self._catalog.grant(access.claims.grant)
                 if isinstance(grant, GrantRecord):
                     self._end_tunnels(grant)
+            else:
+                exchange.check_reader()
 
     def active(self) -> Iterator[Exchange]:
         """Every exchange that holds a place in a sandbox, tunnels included."""

@@ -28,6 +28,7 @@ calm = settings(
     deadline=None,
     database=None,
     max_examples=200 * FACTOR,
+    derandomize=FACTOR == 1,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
@@ -36,7 +37,7 @@ calm = settings(
 def examples(count: int) -> settings:
     """So many examples, always the same ones in `make test`, ever new ones in `make fuzz`."""
     if FACTOR == 1:
-        return settings(calm, max_examples=count, derandomize=True)
+        return settings(calm, max_examples=count)
     return settings(
         calm, max_examples=count * FACTOR, database=DirectoryBasedExampleDatabase(".hypothesis")
     )

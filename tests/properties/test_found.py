@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +70,45 @@ def test_nobody_lingers_for_a_client_that_has_finished(tmp_path: Path, loop: Loo
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(play())
+
+
+async def test_a_silent_stream_ends_when_its_reader_may_be_gone(tmp_path: Path) -> None:
+    """A page with a stream of events is closed: its FIN is all there is to see until the app speaks."""
+    go_on, left = asyncio.Event(), asyncio.Event()
+    ahead = 0.0
+
+    async def app(connection: AppConnection) -> None:
+        await connection.read_head()
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\none")
+        await go_on.wait()
+        await connection.send(b"two")
+        assert await connection.read_to_end() == b""
+        left.set()
+
+    def under_way(seconds: float) -> bool:
+        """Whether it still is, so much later."""
+        nonlocal ahead
+        ahead += seconds
+        flow.tick()
+        return bool(stage.edge.admission.counts()["exchanges"])
+
+    async with Stage(tmp_path, deadlines={"body_stall": 1000.0}) as stage:
+        flow = stage.edge.flow
+        flow.clock = lambda: time.monotonic() + ahead
+        box = stage.sandbox(await stage.app(app))
+        async with await stage.client() as client:
+            await client.send(box.get())
+            await client.head()
+            assert await client.chunk() == b"one"
+            # Who may still send something is there.
+            assert under_way(0) and under_way(5000)
+            client.end()
+            await until(lambda: any(one.half_closed for one in stage.edge.connections))
+            assert under_way(0) and under_way(600)
+            go_on.set()
+            # Who has finished sending gets what there is, for as long as there is something.
+            assert await client.chunk() == b"two"
+            assert under_way(300) and under_way(600)
+            assert not under_way(600)
+            await left.wait()
+        await until(lambda: not any(stage.edge.admission.counts().values()))
