@@ -106,6 +106,14 @@ def by_h11(head: bytes) -> Seen:
     return Seen(event.method, event.target, headers, framing)
 
 
+TRAILERS_AS_HEADERS = (
+    "multiple Transfer-Encoding",
+    "Only Transfer-Encoding",
+    "conflicting Content-Length",
+    "bad Content-Length",
+)
+"""What h11 says of trailers that nobody frames by: it reads them by the rules for headers."""
+
 _LOOP = asyncio.SelectorEventLoop()
 
 

@@ -15,7 +15,7 @@ from edge.core.records import Transport
 from edge.core.section import Section
 from edge.traffic.relay import RequestRelay
 from tests.core.previews import way
-from tests.core.wires import scanner
+from tests.core.wires import TRAILERS_AS_HEADERS, scanner
 
 PEER = Peer(b"192.0.2.7", False, b"https")
 LIMIT = 65536
@@ -153,17 +153,9 @@ def _next(connection: h11.Connection) -> object:
     try:
         return connection.next_event()
     except h11.RemoteProtocolError as error:
-        if str(error).startswith(_TRAILERS_AS_HEADERS):
+        if str(error).startswith(TRAILERS_AS_HEADERS):
             raise Unjudged from error
         raise
-
-
-_TRAILERS_AS_HEADERS = (
-    "multiple Transfer-Encoding",
-    "Only Transfer-Encoding",
-    "conflicting Content-Length",
-    "bad Content-Length",
-)
 
 
 class Unjudged(Exception):
