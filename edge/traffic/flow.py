@@ -456,7 +456,9 @@ class Flow:
         if isinstance(record, SandboxRecord):
             self._sandbox_changed(record)
         elif record.status is not GrantStatus.ACTIVE:
-            self._end_tunnels(record)
+            now = self.wall()
+            for exchange in list(self._active.get(record.sandbox_id, ())):
+                self._cut_without(record, exchange, now)
 
     def _sandbox_changed(self, record: SandboxRecord) -> None:
         going_on = record.state in _COMING_BACK
@@ -470,30 +472,40 @@ class Flow:
                 exchange.cut(End.SANDBOX_LEFT_RUNNING)
         for exchange in waiting:
             self.start(exchange)  # nothing was sent: it goes to the next incarnation
+        if record.previews_disabled:
+            for exchange in list(self._active.get(record.id, ())):
+                self._cut_for(exchange, End.PREVIEWS_DISABLED, errors.PREVIEW_SANDBOX_DISABLED)
 
-    def _end_tunnels(self, grant: GrantRecord) -> None:
-        now = self.wall()
-        for exchange in list(self._active.get(grant.sandbox_id, ())):
-            access = exchange.access
-            if exchange.tunnel is None or access is None or access.claims.grant != grant.id:
-                continue
-            if grant_problem(access, grant, now) is not None:
-                exchange.cut(End.GRANT_ENDED)
+    def _cut_without(self, grant: GrantRecord, exchange: Exchange, now: float) -> None:
+        """End an exchange that rests on this grant, if the grant carries it no more."""
+        access = exchange.access
+        if access is not None and access.claims.grant == grant.id:
+            problem = grant_problem(access, grant, now)
+            if problem is not None:
+                self._cut_for(exchange, End.GRANT_ENDED, problem)
+
+    @staticmethod
+    def _cut_for(exchange: Exchange, end: End, problem: Problem) -> None:
+        # One that is parked is decided again before anything of it is sent.
+        if exchange.phase is not Phase.PARKED:
+            exchange.cut(end, problem)
 
     def tick(self) -> None:
         """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes."""
         self._upstreams.sweep()
+        now = self.wall()
         for exchange in self.active():
             access = exchange.access
-            if access is None or (exchange.head.websocket and exchange.tunnel is None):
-                continue  # what an upgrade counts as is known when it is answered
-            self._note(exchange, access)
-            if exchange.tunnel is not None:
-                grant = self._catalog.grant(access.claims.grant)
-                if isinstance(grant, GrantRecord):
-                    self._end_tunnels(grant)
-            else:
+            if access is None:
+                continue
+            # What an upgrade counts as is known when it is answered.
+            if exchange.tunnel is not None or not exchange.head.websocket:
+                self._note(exchange, access)
+            if exchange.tunnel is None and not exchange.head.websocket:
                 exchange.check_reader()
+            grant = self._catalog.grant(access.claims.grant)
+            if isinstance(grant, GrantRecord):
+                self._cut_without(grant, exchange, now)
 
     def active(self) -> Iterator[Exchange]:
         """Every exchange that holds a place in a sandbox, tunnels included."""
