@@ -20,6 +20,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import islice
 from typing import Any
 
 from edge.core import errors, outbound
@@ -65,6 +66,10 @@ LEARNERS = 256
 """Exchanges that may wait for newer keys at once. Anybody can name an unknown key, so there is an end."""
 LEARN_PATIENCE = 6.0
 """Seconds they wait at most: a little more than one download of the keys may take."""
+
+
+_DOUBTS = 200
+"""Records in doubt that a tick reads again at most: a control plane that is late is not flooded."""
 
 
 class Knowledge:
@@ -491,21 +496,39 @@ class Flow:
             exchange.cut(end, problem)
 
     def tick(self) -> None:
-        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes."""
+        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes.
+
+        What an exchange rests on may have changed unheard while the watch was down, and nobody asks
+        about an open tunnel: so records in doubt are read again here, a bounded number at a time.
+        """
         self._upstreams.sweep()
         now = self.wall()
+        doubtful: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         for exchange in self.active():
-            access = exchange.access
-            if access is None:
+            access, way = exchange.access, exchange.way
+            if access is None or way is None:
                 continue
             # What an upgrade counts as is known when it is answered.
-            if exchange.tunnel is not None or not exchange.head.websocket:
+            if exchange.tunnel is not None:
                 self._note(exchange, access)
-            if exchange.tunnel is None and not exchange.head.websocket:
+            elif not exchange.head.websocket:
+                self._note(exchange, access)
                 exchange.check_reader()
             grant = self._catalog.grant(access.claims.grant)
-            if isinstance(grant, GrantRecord):
-                self._cut_without(grant, exchange, now)
+            self._cut_without(grant if isinstance(grant, GrantRecord) else way.grant, exchange, now)
+            if grant is Missing.UNKNOWN:
+                doubtful[access.claims.grant] = self._catalog.look_up_grant
+            if self._catalog.sandbox(access.claims.sub) is Missing.UNKNOWN:
+                doubtful[access.claims.sub] = self._catalog.look_up_sandbox
+        for record_id, look_up in islice(doubtful.items(), _DOUBTS):
+            self._scope.spawn(self._look_again(look_up, record_id), name="look again")
+
+    @staticmethod
+    async def _look_again(look_up: Callable[[str], Coroutine[Any, Any, None]], key: str) -> None:
+        try:
+            await look_up(key)  # a newer record is told to `_record_changed`
+        except Unavailable:
+            pass  # the next tick asks again
 
     def active(self) -> Iterator[Exchange]:
         """Every exchange that holds a place in a sandbox, tunnels included."""

@@ -221,6 +221,29 @@ async def test_disabled_previews_end_everything_of_the_sandbox(stage: Stage) -> 
         client.close()
 
 
+@pytest.mark.parametrize("what", ["grant", "sandbox"])
+async def test_an_end_that_was_missed_is_made_up_for(stage: Stage, what: str) -> None:
+    """The change came while the stream of changes was down, and is kept no longer: nobody has to ask."""
+    streams, sockets = await stage.app(Streams()), await stage.app(shout)
+    box, other = stage.sandbox(streams), stage.sandbox(sockets)
+    running, opened = await stream(stage, box.get()), await tunnel(stage, other)
+    unharmed = await stream(stage, stage.sandbox(streams).request("POST", "/", CHUNKED))
+    await stage.plane.stop()
+    for one in (box, other):
+        if what == "grant":
+            stage.plane.change_grant(one.grant, status=GrantStatus.REVOKED)
+        else:
+            stage.plane.change_sandbox(one.id, previews_disabled=True)
+    stage.plane.forget_changes()
+    await stage.plane.start()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await running.chunk()
+    assert await opened.at_end()
+    await flows(unharmed)
+    for client in (running, opened, unharmed):
+        client.close()
+
+
 async def test_a_grant_runs_out_under_an_open_tunnel(stage: Stage) -> None:
     """``expires_at`` needs no news: the tunnel ends by the clock, and so does the token's welcome."""
     box = stage.sandbox(await stage.app(shout))
