@@ -19,37 +19,34 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from itertools import islice
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from edge.core import errors, outbound
 from edge.core.answer import Answer, AnswerScanner
-from edge.core.credentials import Expectation, Family, Keys, TokenCache, verify
+from edge.core.credentials import Family, Keys, TokenCache, verify
 from edge.core.decide import (
-    Access,
     Asked,
     Forward,
     Learn,
-    LookUp,
     Passage,
     Refuse,
     Verify,
-    Wake,
     decide,
-    grant_problem,
 )
-from edge.core.errors import EdgeError, Problem
+from edge.core.errors import Problem
 from edge.core.fields import FieldReader
 from edge.core.head import Head, RequestScanner
-from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
-from edge.core.redact import redact_text
-from edge.core.reports import End, ExchangeReport, Observer, Role
+from edge.core.records import SandboxRecord, State
+from edge.core.reports import Observer
 from edge.core.settings import Settings
-from edge.core.target import Target, target_reader
 from edge.state.port import Unavailable
 from edge.traffic.continuation import Continuation
-from edge.traffic.exchange import Exchange, Phase
+from edge.traffic.endings import Endings
+from edge.traffic.exchange import Exchange
+from edge.traffic.knowledge import Knowledge
+from edge.traffic.ledger import Ledger
+from edge.traffic.needs import Needs
 from edge.traffic.relay import AnswerRelay, RequestRelay
 from edge.traffic.upstream import Upstreams
 from edge.wake.admission import Admission
@@ -57,48 +54,6 @@ from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 from edge.wake.usage import UsageReporter
 from edge.wake.wakes import Wakes
-
-_COMING_BACK = frozenset({State.RUNNING, State.PAUSING})
-"""States in which exchanges under way may go on."""
-
-
-LEARNERS = 256
-"""Exchanges that may wait for newer keys at once. Anybody can name an unknown key, so there is an end."""
-LEARN_PATIENCE = 6.0
-"""Seconds they wait at most: a little more than one download of the keys may take."""
-
-
-_DOUBTS = 200
-"""Records in doubt that a tick reads again at most: a control plane that is late is not flooded."""
-
-
-class Knowledge:
-    """The `View` that `decide` reads: everything the edge knows, none of it asked for on the spot."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        keys: Callable[[], Keys],
-        tokens: TokenCache,
-        catalog: Catalog,
-        admission: Admission,
-    ) -> None:
-        self._keys = keys
-        self.tokens = tokens
-        self.expect = Expectation(
-            settings.tokens.issuer, settings.public_hostname, settings.tokens.max_bytes
-        )
-        self.websocket_cookie = settings.websocket_continuation == "same_origin"
-        self.target: Callable[[bytes], Target | EdgeError] = target_reader(settings.public_hostname)
-        self.sandbox: Callable[[str], SandboxRecord | Missing] = catalog.sandbox
-        self.grant: Callable[[str], GrantRecord | Missing] = catalog.grant
-        self.has_room: Callable[[str], bool] = admission.has_room
-
-    @property
-    def keys(self) -> Keys:
-        """The keys believed at this moment."""
-        return self._keys()
 
 
 class Flow:
@@ -142,17 +97,30 @@ class Flow:
         )
         self._catalog = catalog
         self._wakes = wakes
-        self._usage = usage
         self._observer = observer
         self._scope = scope
         self._upstreams = Upstreams(self)
-        self._hint = hint
-        self._learning: set[Exchange] = set()
-        self._waking: set[Exchange] = set()
-        self._active: dict[str, set[Exchange]] = {}
+        self._ledger = Ledger(admission, usage, observer, wall=wall, clock=clock)
+        self._needs = Needs(
+            catalog=catalog,
+            wakes=wakes,
+            admission=admission,
+            hint=hint,
+            scope=scope,
+            clock=clock,
+            again=self.start,
+        )
+        self._endings = Endings(
+            catalog, self._ledger, self._upstreams, scope=scope, again=self.start, wall=wall
+        )
+        self.active = self._ledger.active
+        self.tunneled = self._ledger.tunneled
+        self.refused_unread = self._ledger.refused_unread
+        self.waiting = self._needs.waiting
+        self.is_waking = self._needs.is_waking
+        self.tick = self._endings.tick
         self._id_prefix = os.urandom(6).hex().encode() + b"-"
         self._id_count = 0
-        catalog.listen(self._record_changed)
 
     # --- The one path ---------------------------------------------------------------------------------
 
@@ -170,9 +138,9 @@ class Flow:
                     if self._verify(exchange, decision):
                         continue
                 case Learn():
-                    self._learn(exchange, decision)
+                    self._needs.learn(exchange, decision)
                 case need:
-                    self._park(exchange, need)
+                    self._needs.park(exchange, need)
             return
 
     def _asked(self, exchange: Exchange) -> Asked:
@@ -184,17 +152,10 @@ class Flow:
         return Asked(self._continuation.name(scheme), origin, exchange.admitted)
 
     def _forward(self, exchange: Exchange, way: Forward) -> None:
-        record = way.record
         exchange.way, exchange.access = way, way.access
-        if not exchange.admitted:
-            if not self.admission.enter(record.id, way.grant.id):
-                exchange.refuse(errors.overloaded(self.admission.full))
-                return
-            exchange.admitted = True
-            active = self._active.get(record.id)
-            if active is None:
-                active = self._active[record.id] = set()
-            active.add(exchange)
+        if not exchange.admitted and not self._ledger.enter(exchange, way):
+            exchange.refuse(errors.overloaded(self.admission.full))
+            return
         self._upstreams.send(exchange, way)
 
     def _verify(self, exchange: Exchange, need: Verify) -> bool:
@@ -209,98 +170,6 @@ class Flow:
         if not genuine:
             self.admission.signature_failed(address)
         return True
-
-    # --- Needs that take time -------------------------------------------------------------------------
-
-    def _learn(self, exchange: Exchange, need: Learn) -> None:
-        """Ask for newer keys, once an exchange, and wait for those that are fetched now.
-
-        Nobody is held for a fetch that is not under way: the ration of fetches is used up by strangers
-        as easily as by a rotation, and what a stranger may hold is one connection for one fetch.
-        """
-        coming = None if exchange.learned else self._hint()
-        if coming is None or len(self._learning) >= LEARNERS:
-            exchange.refuse(EdgeError(need.names.invalid))
-            return
-        exchange.phase, exchange.learned = Phase.PARKED, True
-        self._learning.add(exchange)
-        exchange.task = self._scope.spawn(self._learned(exchange, coming), name="learn")
-
-    async def _learned(self, exchange: Exchange, coming: asyncio.Event) -> None:
-        began = self.clock()
-        try:
-            async with asyncio.timeout(LEARN_PATIENCE):
-                await coming.wait()
-        except TimeoutError:
-            pass  # decided with the keys there are
-        exchange.waited += self.clock() - began
-        exchange.task = None
-        self._learning.discard(exchange)
-        if exchange.phase is Phase.PARKED:
-            self.start(exchange)
-
-    def _park(self, exchange: Exchange, need: LookUp | Wake) -> None:
-        exchange.phase, exchange.access = Phase.PARKED, need.access
-        if isinstance(need, Wake):
-            if exchange.client.half_closed:
-                exchange.client_gone()  # nobody is woken for a client that has left
-                exchange.client.abort()
-                return
-            if not self.admission.park(need.record.id, need.access.claims.grant):
-                exchange.refuse(errors.overloaded(self.admission.full))
-                return
-            self._waking.add(exchange)
-        exchange.task = self._scope.spawn(self._settle(exchange, need), name="settle")
-
-    async def _settle(self, exchange: Exchange, need: LookUp | Wake) -> None:
-        """Settle one need of one exchange, then decide about it again."""
-        began = self.clock()
-        error = None
-        try:
-            if began >= exchange.deadline:
-                # Decided again and again without getting anywhere: records that flap faster than we look.
-                error = EdgeError(errors.SANDBOX_RESUME_TIMEOUT)
-            elif isinstance(need, Wake):
-                await self._wake(exchange, need)
-            elif need.grant_id:
-                await self._catalog.look_up_grant(need.grant_id)
-            else:
-                await self._catalog.look_up_sandbox(need.sandbox_id)
-        except Unavailable:
-            error = EdgeError(errors.CONTROL_PLANE_UNAVAILABLE)
-        except EdgeError as refusal:
-            error = refusal
-        exchange.waited += self.clock() - began
-        exchange.task = None
-        if exchange.phase is not Phase.PARKED:
-            return
-        if error is not None:
-            exchange.refuse(error)
-        else:
-            self.start(exchange)
-
-    async def _wake(self, exchange: Exchange, need: Wake) -> None:
-        try:
-            role = await self._wakes.settle(
-                need.record,
-                grant_id=need.access.claims.grant,
-                woken_by=self._described(exchange.head),
-                deadline=exchange.deadline,
-            )
-        finally:
-            self._stop_waiting(exchange)
-        if exchange.role is not Role.LEADER:
-            exchange.role = role if role is not Role.NONE else Role.FOLLOWER
-
-    def _stop_waiting(self, exchange: Exchange) -> None:
-        if exchange in self._waking and exchange.access is not None:
-            self._waking.discard(exchange)
-            claims = exchange.access.claims
-            self.admission.unpark(claims.sub, claims.grant)
-
-    def is_waking(self, exchange: Exchange) -> bool:
-        """Whether the exchange waits for a sandbox to wake."""
-        return exchange in self._waking
 
     # --- What exchanges ask for -----------------------------------------------------------------------
 
@@ -365,179 +234,10 @@ class Flow:
         if wake is not None:
             wake.first_byte(self.clock())
 
-    def tunneled(self, exchange: Exchange) -> None:
-        """The exchange is a tunnel from now on."""
-        access = exchange.access
-        assert access is not None
-        self.admission.become_tunnel(access.target.sandbox_id)
-        self._note(exchange, access)
-
     def over(self, exchange: Exchange) -> None:
-        """The exchange is over: give its place back, count it, tell of it."""
-        if exchange in self._waking:
-            self._stop_waiting(exchange)
-        if exchange.learned:
-            self._learning.discard(exchange)
-        access = exchange.access
-        if access is not None:
-            self._note(exchange, access)
-            if exchange.admitted:
-                exchange.admitted = False
-                sandbox_id = access.target.sandbox_id
-                active = self._active[sandbox_id]
-                active.discard(exchange)
-                if not active:
-                    del self._active[sandbox_id]
-                tunnel = exchange.tunnel is not None
-                self.admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
-        self._observer.exchange(self._report(exchange, access))
-
-    def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:
-        """Bytes that never became a request were answered with an error."""
-        self._observer.exchange(
-            ExchangeReport(
-                started=self.wall(), duration=0.0, waited=0.0, request_id=request_id.decode(),
-                peer=address, method="", host="", path="", status=error.problem.status,
-                problem=error.problem, end=End.COMPLETE, role=Role.NONE, tunnel=False,
-                sandbox_id="", port=0, grant_id="", bytes_in=0, bytes_out=0,
-                limit=error.limit,
-            )
-        )  # fmt: skip
-
-    def _report(self, exchange: Exchange, access: Access | None) -> ExchangeReport:
-        head, claims = exchange.head, access.claims if access is not None else None
-        return ExchangeReport(
-            exchange.started_at,
-            self.clock() - exchange.started,
-            exchange.waited,
-            exchange.request_id.decode(),
-            exchange.client.address,
-            head.method.decode(),
-            head.section.host.decode("latin-1"),
-            head.path.decode("latin-1"),
-            exchange.status,
-            exchange.problem,
-            exchange.end,
-            exchange.role,
-            exchange.tunnel is not None,
-            claims.sub if claims is not None else "",
-            claims.port if claims is not None else 0,
-            claims.grant if claims is not None else "",
-            exchange.noted_in if access is not None else exchange.bytes_in,
-            exchange.noted_out if access is not None else exchange.bytes_out,
-            exchange.limit,
-        )
-
-    @staticmethod
-    def _described(head: Head) -> str:
-        return redact_text(f"{head.method.decode()} {head.path.decode('latin-1')}"[:200])
-
-    def _note(self, exchange: Exchange, access: Access) -> None:
-        """Report what the exchange has used since it was last noted."""
-        tunnel, admitted = exchange.tunnel is not None, exchange.admitted
-        bytes_in, bytes_out = exchange.bytes_in, exchange.bytes_out
-        moved_in, moved_out = bytes_in - exchange.noted_in, bytes_out - exchange.noted_out
-        first = admitted and not exchange.noted
-        problem = exchange.problem
-        if not (first or moved_in or moved_out or problem):
-            return
-        if first:
-            exchange.noted = True
-        exchange.noted_in, exchange.noted_out = bytes_in, bytes_out
-        self._usage.note(
-            access.target.sandbox_id,
-            access.claims.grant,
-            requests=int(first and not tunnel),
-            websockets=int(first and tunnel),
-            bytes_in=moved_in,
-            bytes_out=moved_out,
-            error=problem.code if problem is not None else None,
-        )
-
-    # --- The world changes ----------------------------------------------------------------------------
-
-    def _record_changed(self, record: SandboxRecord | GrantRecord) -> None:
-        """A newer record: what rests on the old one ends here and now."""
-        if isinstance(record, SandboxRecord):
-            self._sandbox_changed(record)
-        elif record.status is not GrantStatus.ACTIVE:
-            now = self.wall()
-            for exchange in list(self._active.get(record.sandbox_id, ())):
-                self._cut_without(record, exchange, now)
-
-    def _sandbox_changed(self, record: SandboxRecord) -> None:
-        going_on = record.state in _COMING_BACK
-        waiting = self._upstreams.retire(record.id, keep=record.incarnation if going_on else None)
-        for exchange in list(self._active.get(record.id, ())):
-            way = exchange.way
-            # Nothing of the others rests on the old incarnation: one that waits will be decided again.
-            if exchange.phase not in (Phase.RELAYING, Phase.TUNNEL) or way is None:
-                continue
-            if not going_on or way.record.incarnation != record.incarnation:
-                exchange.cut(End.SANDBOX_LEFT_RUNNING)
-        for exchange in waiting:
-            self.start(exchange)  # nothing was sent: it goes to the next incarnation
-        if record.previews_disabled:
-            for exchange in list(self._active.get(record.id, ())):
-                self._cut_for(exchange, End.PREVIEWS_DISABLED, errors.PREVIEW_SANDBOX_DISABLED)
-
-    def _cut_without(self, grant: GrantRecord, exchange: Exchange, now: float) -> None:
-        """End an exchange that rests on this grant, if the grant carries it no more."""
-        access = exchange.access
-        if access is not None and access.claims.grant == grant.id:
-            problem = grant_problem(access, grant, now)
-            if problem is not None:
-                self._cut_for(exchange, End.GRANT_ENDED, problem)
-
-    @staticmethod
-    def _cut_for(exchange: Exchange, end: End, problem: Problem) -> None:
-        # One that is parked is decided again before anything of it is sent.
-        if exchange.phase is not Phase.PARKED:
-            exchange.cut(end, problem)
-
-    def tick(self) -> None:
-        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes.
-
-        What an exchange rests on may have changed unheard while the watch was down, and nobody asks
-        about an open tunnel: so records in doubt are read again here, a bounded number at a time.
-        """
-        self._upstreams.sweep()
-        now = self.wall()
-        doubtful: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
-        for exchange in self.active():
-            access, way = exchange.access, exchange.way
-            if access is None or way is None:
-                continue
-            # What an upgrade counts as is known when it is answered.
-            if exchange.tunnel is not None:
-                self._note(exchange, access)
-            elif not exchange.head.websocket:
-                self._note(exchange, access)
-                exchange.check_reader()
-            grant = self._catalog.grant(access.claims.grant)
-            self._cut_without(grant if isinstance(grant, GrantRecord) else way.grant, exchange, now)
-            if grant is Missing.UNKNOWN:
-                doubtful[access.claims.grant] = self._catalog.look_up_grant
-            if self._catalog.sandbox(access.claims.sub) is Missing.UNKNOWN:
-                doubtful[access.claims.sub] = self._catalog.look_up_sandbox
-        for record_id, look_up in islice(doubtful.items(), _DOUBTS):
-            self._scope.spawn(self._look_again(look_up, record_id), name="look again")
-
-    @staticmethod
-    async def _look_again(look_up: Callable[[str], Coroutine[Any, Any, None]], key: str) -> None:
-        try:
-            await look_up(key)  # a newer record is told to `_record_changed`
-        except Unavailable:
-            pass  # the next tick asks again
-
-    def active(self) -> Iterator[Exchange]:
-        """Every exchange that holds a place in a sandbox, tunnels included."""
-        for exchanges in list(self._active.values()):
-            yield from list(exchanges)
-
-    def waiting(self) -> list[Exchange]:
-        """Every exchange that waits for a sandbox to wake."""
-        return list(self._waking)
+        """The exchange is over, whatever became of it."""
+        self._needs.forget(exchange)
+        self._ledger.over(exchange)
 
     def close(self) -> None:
         """Let go of every idle upstream connection."""
@@ -580,4 +280,4 @@ class Flow:
         )
 
 
-__all__ = ["Flow", "Knowledge"]
+__all__ = ["Flow"]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edge.state import keys
-from edge.traffic import flow
+from edge.traffic import needs
 from tests.flows.mint import Mint
 from tests.flows.scriptedapp import ScriptedApp
 from tests.flows.stage import MakeStage, Preview, Stage, until
@@ -114,8 +114,8 @@ async def test_there_is_an_end_to_those_that_may_wait(
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the download hangs, so many wait and no more; one that leaves makes room for another."""
-    monkeypatch.setattr(flow, "LEARNERS", 1)
-    monkeypatch.setattr(flow, "LEARN_PATIENCE", 3600.0)
+    monkeypatch.setattr(needs, "LEARNERS", 1)
+    monkeypatch.setattr(needs, "LEARN_PATIENCE", 3600.0)
     stage, _, box = await play(make_stage)
     new = Mint("k2")
     publish(stage, stage.mint, new)
@@ -137,7 +137,7 @@ async def test_a_download_that_hangs_holds_nobody_for_long(
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait has its own end; then the token is judged by the keys there are."""
-    monkeypatch.setattr(flow, "LEARN_PATIENCE", 0.05)
+    monkeypatch.setattr(needs, "LEARN_PATIENCE", 0.05)
     stage, _, box = await play(make_stage)
     stage.plane.keys_gate.clear()
     answer = await stage.ask(by(Mint("k2"), box))

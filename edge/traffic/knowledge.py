@@ -1,0 +1,42 @@
+"""What the edge knows at a moment, as `decide` reads it: none of it is asked for on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge.core.credentials import Expectation, Keys, TokenCache
+from edge.core.errors import EdgeError
+from edge.core.records import GrantRecord, Missing, SandboxRecord
+from edge.core.settings import Settings
+from edge.core.target import Target, target_reader
+from edge.wake.admission import Admission
+from edge.wake.catalog import Catalog
+
+
+class Knowledge:
+    """The `View` of `edge.core.decide`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys: Callable[[], Keys],
+        tokens: TokenCache,
+        catalog: Catalog,
+        admission: Admission,
+    ) -> None:
+        self._keys = keys
+        self.tokens = tokens
+        self.expect = Expectation(
+            settings.tokens.issuer, settings.public_hostname, settings.tokens.max_bytes
+        )
+        self.websocket_cookie = settings.websocket_continuation == "same_origin"
+        self.target: Callable[[bytes], Target | EdgeError] = target_reader(settings.public_hostname)
+        self.sandbox: Callable[[str], SandboxRecord | Missing] = catalog.sandbox
+        self.grant: Callable[[str], GrantRecord | Missing] = catalog.grant
+        self.has_room: Callable[[str], bool] = admission.has_room
+
+    @property
+    def keys(self) -> Keys:
+        """The keys believed at this moment."""
+        return self._keys()

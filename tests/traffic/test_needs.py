@@ -1,0 +1,56 @@
+"""Needs: who is parked holds a place for it, and gives it back however the waiting ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.core.records import State
+from tests.flows.scripts import after
+from tests.flows.stage import Stage, until
+from tests.traffic.dialogue import idle
+
+
+async def test_one_look_up_serves_all_who_wait_for_it(stage: Stage) -> None:
+    """Twenty requests for an unknown sandbox: one call for it, one for the grant."""
+    box = stage.sandbox(await stage.app())
+    token = box.token()
+    answers = await asyncio.gather(*(stage.ask(box.get(f"/{n}", token=token)) for n in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert stage.plane.counts["sandbox"] == stage.plane.counts["grant"] == 1
+    assert idle(stage)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_who_leaves_while_waiting_gives_the_place_back(stage: Stage, reset: bool) -> None:
+    """And is not forwarded when the sandbox runs at last."""
+    app, ready = await stage.app(), asyncio.Event()
+    stage.plane.on_resume = after(ready)
+    box = stage.sandbox(app, State.PAUSED)
+    client = await stage.client()
+    await client.send(box.get("/"))
+    await until(lambda: len(stage.edge.flow.waiting()) == 1)
+    (exchange,) = stage.edge.flow.waiting()
+    assert stage.edge.flow.is_waking(exchange)
+    client.reset() if reset else client.close()
+    await until(lambda: idle(stage))
+    assert not stage.edge.flow.waiting() and not stage.edge.flow.is_waking(exchange)
+    ready.set()
+    await until(lambda: stage.plane.incarnations[box.id] == 1)
+    assert (await stage.ask(box.get("/later"))).status == 200
+    assert [head.split(b" ")[1] for head in app.requests] == [b"/later"]
+
+
+async def test_the_wait_is_part_of_what_is_told(stage: Stage) -> None:
+    """A request that waited is counted apart from those that did not."""
+    box = stage.sandbox(await stage.app(), State.PAUSED)
+    assert (await stage.ask(box.get("/"))).status == 200
+    waited = [
+        sample.value
+        for family in stage.edge.metrics.collect()
+        for sample in family.samples
+        if sample.name == "preview_edge_request_duration_seconds_count"
+        and sample.labels["waited"] == "yes"
+    ]
+    assert waited == [1]
