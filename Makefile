@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz check format bench image lock clean
+.PHONY: help peers setup run test fuzz check format bench image lock clean
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,8 @@ check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type ch
 format: $(BIN)/.run-installed $(BIN)/.dev-installed ## Let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+peers: $(BIN)/.bench-installed ## Install the proxies that tests and bench compare with
 
 bench: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure beside nginx and Envoy; writes bench/out/
 	@$(BIN)/python -m bench

@@ -16,6 +16,8 @@ from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
 from edge.ops.dev import Dev
 from edge.ops.keys_cli import keys
+from edge.ops.operator import OperatorError
+from edge.ops.operator_cli import operator
 from edge.ops.probe import alive
 from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
@@ -118,6 +120,7 @@ def worker(status_fd: int) -> None:
 
 
 cli.add_command(keys)
+cli.add_command(operator)
 cli.add_command(token)
 
 
@@ -130,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point. Ends the process."""
     try:
         cli.main(arguments, prog_name="preview-edge", standalone_mode=False)
-    except (StartError, ConfigurationError) as e:
+    except (StartError, ConfigurationError, OperatorError) as e:
         _fail(str(e))
     except click.exceptions.NoArgsIsHelpError as e:
         e.show()  # No mistake yet: whoever names no command wants to know which there are.

@@ -1,7 +1,8 @@
 """The HTTP application: routes, who may call them, and the one place that renders errors.
 
 Errors are flat JSON objects, never HTML; nothing redirects. The public API wants the API key, the
-internal one the service token; what is neither is open to all (health, public keys).
+internal ones (for edges, for operators) the service token; what is neither is open to all (health,
+public keys).
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 
 from edge.appliance.api import exec as exec_api
-from edge.appliance.api import files, internal, lifecycle, open_routes, previews, sandboxes
+from edge.appliance.api import (
+    files,
+    internal,
+    lifecycle,
+    open_routes,
+    operator,
+    previews,
+    sandboxes,
+)
 from edge.appliance.api.http import answer, parts
 from edge.appliance.parts import PARTS, Parts
 from edge.appliance.problems import (
@@ -29,12 +38,13 @@ from edge.appliance.problems import (
     UNAUTHORIZED,
     ApiError,
 )
-from edge.state.wire import PREFIX
+from edge.state import wire
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID: Final = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_PRIVATE = (wire.PREFIX, operator.PREFIX)
 _OPEN = frozenset({"/healthz", "/.well-known/jwks.json"})
 
 
@@ -42,7 +52,8 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    for module in (open_routes, sandboxes, exec_api, files, previews, lifecycle, internal):
+    modules = (open_routes, sandboxes, exec_api, files, previews, lifecycle, internal, operator)
+    for module in modules:
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     return app
@@ -78,8 +89,8 @@ def _authorize(request: web.Request) -> None:
     if request.path in _OPEN:
         return
     config = parts(request).config
-    internal_api = request.path == PREFIX or request.path.startswith(f"{PREFIX}/")
-    wanted = (config.service_token if internal_api else config.api_key).get_secret_value()
+    private = any(f"{request.path}/".startswith(f"{prefix}/") for prefix in _PRIVATE)
+    wanted = (config.service_token if private else config.api_key).get_secret_value()
     fields = request.headers.getall(hdrs.AUTHORIZATION, [])
     scheme, _, given = fields[0].partition(" ") if len(fields) == 1 else ("", "", "")
     # Digests, so that the time tells nothing of the length either.

@@ -9,13 +9,15 @@ from typing import Any
 
 from aiohttp import web
 
+from edge.appliance.audit import AuditTrail
 from edge.appliance.barrier import Edges
 from edge.appliance.config import Config, EdgeLine
 from edge.appliance.events import EventLog
 from edge.appliance.feed import Feed
-from edge.appliance.grants import Grants, Minter
+from edge.appliance.grants import Grants
 from edge.appliance.idempotency import Idempotency
 from edge.appliance.keys import SigningKeys
+from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
@@ -37,6 +39,7 @@ class Parts:
     feed: Feed
     edges: Edges
     events: EventLog
+    audit: AuditTrail
     minter: Minter
     grants: Grants
     sandboxes: Sandboxes
@@ -80,7 +83,8 @@ def build_parts(
         site=_site(config, config.public_port),
         reserved=frozenset({*config.reserved_ports, config.port, config.public_port}),
     )
-    grants = Grants(minter, feed, wall)
+    audit = AuditTrail(wall)
+    grants = Grants(minter, feed, audit, wall)
     sandboxes = Sandboxes(
         runtime,
         feed=feed,
@@ -99,6 +103,7 @@ def build_parts(
         feed=feed,
         edges=edges,
         events=events,
+        audit=audit,
         minter=minter,
         grants=grants,
         sandboxes=sandboxes,

@@ -25,7 +25,13 @@ DEFAULT_TTL = 900
 SHORTEST_TTL, LONGEST_TTL = 60, 86_400
 """Lifetime of preview tokens in seconds; what is asked for is moved into this range."""
 
-_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+LONGEST_REASON = 500
+"""Characters of an operator's words."""
+
+# RFC 9110 section 7.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
+_HOST = re.compile(
+    r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
+)
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -47,7 +53,8 @@ def _environment(envs: dict[str, str]) -> dict[str, str]:
 
 def _host(text: str) -> str:
     # It becomes a header field of requests to the app.
-    if not _HOST.fullmatch(text.replace("${PORT}", "65535")):
+    match = _HOST.fullmatch(text.replace("${PORT}", "65535"))
+    if match is None or not 0 < int(match[1] or 80) < 65536:
         raise ValueError("must be a host name, with :port or :${PORT} if need be")
     return text
 
@@ -188,6 +195,22 @@ class Signed(_Body):
     expires_in_seconds: int | None = None
 
 
+class ProxyTarget(_Body):
+    """``POST S/ports/{p}/preview-proxy-target``. No ``transports`` = both."""
+
+    expires_in_seconds: int | None = None
+    transports: (
+        Annotated[list[Literal["http", "websocket"]], Field(min_length=1, max_length=16)] | None
+    ) = None
+    include_traffic_token_hint: bool | None = None
+
+
+class Switch(_Body):
+    """An operator's disable or enable. ``reason`` goes to the audit trail."""
+
+    reason: Annotated[Text, Field(max_length=LONGEST_REASON)] | None = None
+
+
 class Readiness(_Body):
     """``POST S/ports/{p}/readiness``."""
 
@@ -201,6 +224,11 @@ class Readiness(_Body):
         if self.path is not None and not re.fullmatch(r"/[!-~]*", self.path):
             raise ValueError("path must start with / and be printable ASCII without blanks")
         return self
+
+
+def lifetime(asked: int | None) -> int:
+    """Seconds that preview tokens live."""
+    return DEFAULT_TTL if asked is None else min(max(asked, SHORTEST_TTL), LONGEST_TTL)
 
 
 def parse(model: type[B], body: bytes) -> B:

@@ -76,6 +76,7 @@ class Sandbox:
     deadline: float | None = None
     last_activity: float = 0.0
     calls: int = 0
+    previews_disabled: bool = False
     snapshot: Snapshot | None = None
     snapshots: list[str] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -104,4 +105,5 @@ class Sandbox:
             upstream=_HERE if running else None,
             traffic_token_sha256=self.plan.traffic_token_sha256,
             mask_request_host=self.plan.mask_request_host,
+            previews_disabled=self.previews_disabled,
         )

@@ -232,6 +232,17 @@ class Sandboxes:
             self._transitions.wind(sandbox)
             self._expiry.arm(sandbox)
 
+    def switch_previews(self, sandbox: Sandbox, *, disabled: bool) -> bool:
+        """Shut all its previews, or open them again; False when that was so already.
+
+        Not under the lock: it changes no state, and an operator does not wait for a resume to end.
+        """
+        if sandbox.previews_disabled is disabled:
+            return False
+        sandbox.previews_disabled = disabled
+        self._transitions.publish(sandbox)
+        return True
+
     def touch(self, sandbox_id: str) -> None:
         """There was activity: the inactivity timeout starts anew."""
         sandbox = self._registry.find(sandbox_id)

@@ -149,10 +149,14 @@ class Transitions:
     def move(self, sandbox: Sandbox, event: Event) -> None:
         """The next state, told to edges."""
         sandbox.state = lifecycle.after(sandbox.state, event)
-        sandbox.version += 1
-        self._feed.publish(sandbox.record())
+        self.publish(sandbox)
         for callback in self._listeners:
             callback(sandbox)
+
+    def publish(self, sandbox: Sandbox) -> None:
+        """A new version of its record, told to edges."""
+        sandbox.version += 1
+        self._feed.publish(sandbox.record())
 
     def emit(
         self,

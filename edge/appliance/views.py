@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from edge.appliance.audit import AuditEntry
 from edge.appliance.events import LifecycleEvent
-from edge.appliance.grants import PRINCIPAL, Grant, Preview
+from edge.appliance.grant import PRINCIPAL, Grant
 from edge.appliance.lifecycle import published
+from edge.appliance.minter import Preview, ProxyTarget
 from edge.appliance.sandbox import Sandbox, Snapshot
 from edge.core.records import State
 
 Json = dict[str, object]
+
+PROXY_HEADER = "x-nullspace-preview-proxy-token"
+TRAFFIC_HEADER = "x-nullspace-traffic-access-token"
+FORWARDED_HEADERS = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-for"]
+"""What a customer's proxy says about its visitor; the edge passes it on as it is."""
 
 SANDBOX_FIELDS = (
     "id status config template metadata started_at timeout_ms timeout_at expires_at timeout_action "
@@ -70,10 +77,10 @@ def grant_view(grant: Grant, now: float) -> Json:
         "id": grant.id,
         "sandbox_id": grant.sandbox_id,
         "port": grant.port,
-        "auth_mode": "direct",
-        "bootstrap_transport": "query",
+        "auth_mode": grant.mode.value,
+        "bootstrap_transport": grant.mode.transport,
         "status": grant.status(now).value,
-        "token_kinds": ["http_port", "websocket_port"],
+        "token_kinds": [kind.value for kind in grant.kinds],
         "principal_kind": "user",
         "principal_id": PRINCIPAL,
         "issued_at": rfc3339(grant.issued_at),
@@ -88,7 +95,7 @@ def grant_view(grant: Grant, now: float) -> Json:
         "bytes_out_count": grant.bytes_out,
         "last_error_code": grant.last_error_code,
         "last_error_at": rfc3339(grant.last_error_at),
-        "disabled_at": None,
+        "disabled_at": rfc3339(grant.disabled_at),
         "created_at": rfc3339(grant.issued_at),
         "updated_at": rfc3339(grant.updated_at),
     }
@@ -105,6 +112,31 @@ def preview_view(preview: Preview, now: float) -> Json:
     }
 
 
+def proxy_target_view(
+    target: ProxyTarget, now: float, *, private: bool | None, warnings: list[str]
+) -> Json:
+    """What a customer's proxy needs. ``private``: is a traffic access token wanted, too; None = unsaid."""
+    grant = target.grant
+    view: Json = {
+        "grant": grant_view(grant, now),
+        "sandbox_id": grant.sandbox_id,
+        "port": grant.port,
+        "token_header_name": PROXY_HEADER,
+        "expires_at": rfc3339(grant.expires_at),
+        "token_transport": grant.mode.transport,
+        "required_forwarded_headers": FORWARDED_HEADERS,
+        "warnings": warnings,
+    }
+    if target.http is not None:
+        view |= {"http_url": target.http.url, "http_token": target.http.token}
+    if target.websocket is not None:
+        view |= {"websocket_url": target.websocket.url, "websocket_token": target.websocket.token}
+    if private is not None:
+        view["traffic_access_required"] = private
+        view["traffic_access_header_name"] = TRAFFIC_HEADER if private else None
+    return view
+
+
 def host_view(preview: Preview) -> Json:
     """A host with its URLs."""
     return {
@@ -114,6 +146,25 @@ def host_view(preview: Preview) -> Json:
         "access_token_expires_at": rfc3339(preview.grant.expires_at),
         "access_token_transport": "query",
     }
+
+
+def audit_view(entry: AuditEntry) -> Json:
+    """An entry of the audit trail; what does not apply is left out."""
+    view: Json = {
+        "id": entry.id,
+        "occurred_at": rfc3339(entry.occurred_at),
+        "event": entry.deed.value,
+        "actor": entry.doer.value,
+        "sandbox_id": entry.sandbox_id,
+    }
+    optional: Json = {
+        "grant_id": entry.grant_id,
+        "port": entry.port,
+        "auth_mode": entry.auth_mode,
+        "code": entry.code,
+        "reason": entry.reason,
+    }
+    return view | {key: value for key, value in optional.items() if value is not None}
 
 
 def event_view(event: LifecycleEvent) -> Json:

@@ -31,6 +31,7 @@ class End(StrEnum):
     UPSTREAM_INVALID = "upstream_invalid"
     SANDBOX_LEFT_RUNNING = "sandbox_left_running"
     GRANT_ENDED = "grant_ended"
+    PREVIEWS_DISABLED = "previews_disabled"
     DRAINED = "drained"
 
 

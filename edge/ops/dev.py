@@ -14,10 +14,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from edge.ops.children import Child, ChildEnded
 from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError
+from edge.ops.operator import Door, kept
 from edge.ops.process import StartError, Stop, cannot_listen
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
 from edge.ops.shared import OWN_VARIABLES, Options, Shared
@@ -55,6 +57,7 @@ class Dev:
         self._scope = Scope(self._crashed)
         self._children: list[Child] = []
         self._held: list[str] | None = []
+        self._kept = ExitStack()
 
     async def run(self) -> int:
         """Until a signal (0) or the death of a child (1). Raises `StartError`, `ConfigurationError`."""
@@ -108,6 +111,9 @@ class Dev:
         control_plane = await self._child("control plane", self._command)
         control_plane.tell(self._shared.for_control_plane())
         api_port = _port(await control_plane.heard("listening"))
+        # Only now: until it listens, the directory may be another one's.
+        door = Door(base_url(self._options.host, api_port), self._shared.service_token)
+        self._kept.enter_context(kept(self._options.data_dir, door))
         with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
             file = self._shared.write_for_edge(Path(folder), api_port, self._environ)
             edge = await self._child("edge", (*EDGE, str(file)))
@@ -181,6 +187,7 @@ class Dev:
         patience = {"edge": EDGE_PATIENCE, "control plane": CONTROL_PLANE_PATIENCE}
         for child in reversed(self._children):
             await child.stop(patience[child.name])
+        self._kept.close()
         await self._scope.close()
 
     def _kill(self) -> None:

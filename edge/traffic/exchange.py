@@ -389,8 +389,11 @@ class Exchange:
             self._over(End.CLIENT_STALLED)
             self.client.close_truncated(delimited=self.answer.delimited)
 
-    def cut(self, end: End) -> None:
-        """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going."""
+    def cut(self, end: End, problem: Problem | None = None) -> None:
+        """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going.
+
+        ``problem`` is what the client is told, if nothing of an answer has gone out yet.
+        """
         if self.phase is Phase.TUNNEL:
             assert self.tunnel is not None
             if end is End.DRAINED:
@@ -398,10 +401,10 @@ class Exchange:
             else:
                 self.tunnel.close(end)
         elif self.phase is Phase.RELAYING:
-            problem = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
-            self._upstream_failed(problem, end)
+            default = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
+            self._upstream_failed(problem or default, end)
         elif self.phase in (Phase.PARKED, Phase.DIALING):
-            self.refuse(EdgeError(errors.EDGE_DRAINING), end)
+            self.refuse(EdgeError(problem or errors.EDGE_DRAINING), end)
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

@@ -20,6 +20,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import islice
 from typing import Any
 
 from edge.core import errors, outbound
@@ -65,6 +66,10 @@ LEARNERS = 256
 """Exchanges that may wait for newer keys at once. Anybody can name an unknown key, so there is an end."""
 LEARN_PATIENCE = 6.0
 """Seconds they wait at most: a little more than one download of the keys may take."""
+
+
+_DOUBTS = 200
+"""Records in doubt that a tick reads again at most: a control plane that is late is not flooded."""
 
 
 class Knowledge:
@@ -456,7 +461,9 @@ class Flow:
         if isinstance(record, SandboxRecord):
             self._sandbox_changed(record)
         elif record.status is not GrantStatus.ACTIVE:
-            self._end_tunnels(record)
+            now = self.wall()
+            for exchange in list(self._active.get(record.sandbox_id, ())):
+                self._cut_without(record, exchange, now)
 
     def _sandbox_changed(self, record: SandboxRecord) -> None:
         going_on = record.state in _COMING_BACK
@@ -470,30 +477,58 @@ class Flow:
                 exchange.cut(End.SANDBOX_LEFT_RUNNING)
         for exchange in waiting:
             self.start(exchange)  # nothing was sent: it goes to the next incarnation
+        if record.previews_disabled:
+            for exchange in list(self._active.get(record.id, ())):
+                self._cut_for(exchange, End.PREVIEWS_DISABLED, errors.PREVIEW_SANDBOX_DISABLED)
 
-    def _end_tunnels(self, grant: GrantRecord) -> None:
-        now = self.wall()
-        for exchange in list(self._active.get(grant.sandbox_id, ())):
-            access = exchange.access
-            if exchange.tunnel is None or access is None or access.claims.grant != grant.id:
-                continue
-            if grant_problem(access, grant, now) is not None:
-                exchange.cut(End.GRANT_ENDED)
+    def _cut_without(self, grant: GrantRecord, exchange: Exchange, now: float) -> None:
+        """End an exchange that rests on this grant, if the grant carries it no more."""
+        access = exchange.access
+        if access is not None and access.claims.grant == grant.id:
+            problem = grant_problem(access, grant, now)
+            if problem is not None:
+                self._cut_for(exchange, End.GRANT_ENDED, problem)
+
+    @staticmethod
+    def _cut_for(exchange: Exchange, end: End, problem: Problem) -> None:
+        # One that is parked is decided again before anything of it is sent.
+        if exchange.phase is not Phase.PARKED:
+            exchange.cut(end, problem)
 
     def tick(self) -> None:
-        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes."""
+        """Once a second: report the bytes of long exchanges, end what outlived its grant or its reader, tidy routes.
+
+        What an exchange rests on may have changed unheard while the watch was down, and nobody asks
+        about an open tunnel: so records in doubt are read again here, a bounded number at a time.
+        """
         self._upstreams.sweep()
+        now = self.wall()
+        doubtful: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         for exchange in self.active():
-            access = exchange.access
-            if access is None or (exchange.head.websocket and exchange.tunnel is None):
-                continue  # what an upgrade counts as is known when it is answered
-            self._note(exchange, access)
+            access, way = exchange.access, exchange.way
+            if access is None or way is None:
+                continue
+            # What an upgrade counts as is known when it is answered.
             if exchange.tunnel is not None:
-                grant = self._catalog.grant(access.claims.grant)
-                if isinstance(grant, GrantRecord):
-                    self._end_tunnels(grant)
-            else:
+                self._note(exchange, access)
+            elif not exchange.head.websocket:
+                self._note(exchange, access)
                 exchange.check_reader()
+            grant = self._catalog.grant(access.claims.grant)
+            self._cut_without(grant if isinstance(grant, GrantRecord) else way.grant, exchange, now)
+            if grant is Missing.UNKNOWN:
+                doubtful[access.claims.grant] = self._catalog.look_up_grant
+            if self._catalog.sandbox(access.claims.sub) is Missing.UNKNOWN:
+                doubtful[access.claims.sub] = self._catalog.look_up_sandbox
+        for record_id, look_up in islice(doubtful.items(), _DOUBTS):
+            self._scope.spawn(self._look_again(look_up, record_id), name="look again")
+
+    @staticmethod
+    async def _look_again(look_up: Callable[[str], Coroutine[Any, Any, None]], key: str) -> None:
+        try:
+            await look_up(key)  # a newer record is told to `_record_changed`
+        except Unavailable:
+            pass  # the next tick asks again
 
     def active(self) -> Iterator[Exchange]:
         """Every exchange that holds a place in a sandbox, tunnels included."""

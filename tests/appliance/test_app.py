@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from service import KEY, TOKEN, Service
 
+from edge.appliance.api.operator import PREFIX as OPERATOR
 from edge.appliance.sandboxes import Sandboxes
 from edge.state.wire import PREFIX
 
@@ -56,7 +57,8 @@ async def test_without_the_key_everything_is_401(
 
 async def test_the_two_keys_are_apart(service: Service) -> None:
     """The API key opens no internal door, and two keys at once open none."""
-    for path in (f"{PREFIX}/sandboxes/sb_1", f"{PREFIX}/nothing", PREFIX):
+    internal = (f"{PREFIX}/sandboxes/sb_1", f"{PREFIX}/nothing", PREFIX)
+    for path in (*internal, f"{OPERATOR}/audit", f"{OPERATOR}/nothing", OPERATOR):
         answer, _ = await service.raw("GET", path, headers={"Authorization": f"Bearer {KEY}"})
         assert answer.status == 401
     twice = [("Authorization", f"Bearer {KEY}")] * 2
@@ -78,7 +80,6 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
         ("GET", "/v1/sandboxes/sb_1/ws", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/lifecycle/ws", 501, "not_implemented"),
         ("GET", "/v1/lifecycle/ws", 501, "not_implemented"),
-        ("POST", "/v1/sandboxes/sb_1/ports/80/preview-proxy-target", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/processes/1/stdin", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/files/remove", 501, "not_implemented"),
         ("POST", "/v1/template-warm-pools", 501, "not_implemented"),
@@ -125,6 +126,9 @@ POSTS = [
     "/v1/sandboxes/{}/files/info",
     "/v1/sandboxes/{}/ports/80/signed-preview-url",
     "/v1/sandboxes/{}/ports/80/readiness",
+    "/v1/sandboxes/{}/ports/80/preview-proxy-target",
+    f"{OPERATOR}/grants/{{}}/disable",
+    f"{OPERATOR}/sandboxes/{{}}/previews/enable",
     f"{PREFIX}/sandboxes/{{}}/resume",
     f"{PREFIX}/usage",
     f"{PREFIX}/acks",
@@ -141,11 +145,11 @@ async def test_no_body_makes_a_500(service: Service) -> None:
         b"[1, 2]",
         b'"x"',
         b"\x00\xff",
-        b'{"port": {}, "path": 1, "command": {}, "vcpus": "x", "kind": 5, "expires_in_seconds": ""}',
-        b'{"paused_incarnation": "1", "vcpus": [], "expires_in_seconds": {}, "timeout_secs": []}',
+        b'{"port": {}, "path": 1, "command": {}, "vcpus": "x", "kind": 5, "expires_in_seconds": "", "reason": 1}',
+        b'{"paused_incarnation": "1", "transports": 1, "reason": [], "vcpus": [], "expires_in_seconds": {}, "timeout_secs": []}',
     ]
     for path in POSTS:
-        key = TOKEN if path.startswith(PREFIX) else KEY
+        key = TOKEN if path.startswith("/internal/") else KEY
         for body in bodies:
             answer, text = await service.raw(
                 "POST",

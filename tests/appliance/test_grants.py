@@ -1,20 +1,21 @@
-"""Grants: tokens the edge believes, ports, lifetimes, revocation, counters, bounds."""
+"""All grants: ports, lifetimes, revocation, an operator's switch, counters, bounds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from edge.appliance import grants as module
+from edge.appliance.audit import AuditFilter, AuditTrail
 from edge.appliance.feed import Feed
-from edge.appliance.grants import Grants, Minter
+from edge.appliance.grant import AuthMode
+from edge.appliance.grants import Grants
 from edge.appliance.keys import SigningKeys
+from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
-from edge.core.credentials import Expectation, Family, Keys, keys_from_jwks, peek, verify
 from edge.core.records import GrantRecord, GrantStatus, Transport
-from edge.core.target import Site, parse_target
+from edge.core.target import Site
 from edge.state.port import Usage
 
 ID = "sb_0123456789abcdef"
@@ -25,68 +26,33 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.now = 1_700_000_000.25
-        self.key = SigningKeys(folder)
         self.feed = Feed(0)
-        self.minter = Minter(
-            lambda: self.key.key,
+        minter = Minter(
+            lambda: SigningKeys(folder).key,
             issuer="test",
             site=Site("edge.test", "https", 8443),
             reserved=frozenset({3000}),
         )
-        self.grants = Grants(self.minter, self.feed, lambda: self.now)
+        self.audit = AuditTrail(lambda: self.now)
+        self.grants = Grants(minter, self.feed, self.audit, lambda: self.now)
 
     def records(self) -> list[GrantRecord]:
         """What edges were told."""
         return [change.record for change in self.feed.since(0) or []]  # type: ignore[misc]
+
+    def told(self) -> list[str]:
+        """The audit trail as ``who did [why]``, oldest first."""
+        entries, _ = self.audit.select(AuditFilter(), offset=0, limit=99, ascending=True)
+        return [
+            f"{entry.doer} {entry.deed} {entry.code or entry.reason or ''}".rstrip()
+            for entry in entries
+        ]
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """A fresh one."""
     return Bench(tmp_path)
-
-
-def test_urls_carry_tokens_that_the_edge_believes(bench: Bench) -> None:
-    """Each URL names the sandbox's port, and its token verifies for exactly its transport."""
-    preview = bench.grants.issue(ID, 8080)
-    keys = Keys(keys_from_jwks(bench.key.jwks), {})
-    tokens = set()
-    for url, scheme, kind in (
-        (preview.url, "https", Transport.HTTP),
-        (preview.websocket_url, "wss", Transport.WEBSOCKET),
-    ):
-        parts = urlsplit(url)
-        assert (parts.scheme, parts.netloc, parts.path) == (scheme, preview.host, "/")
-        target = parse_target(parts.netloc.encode(), "edge.test")
-        assert (target.sandbox_id, target.port) == (ID, 8080)  # type: ignore[union-attr]
-        token = parse_qs(parts.query)["edge_token"][0].encode()
-        peeked = peek(token, Family.EDGE, keys, Expectation("test", "edge.test", 4096))
-        assert peeked is not None and verify(token, peeked)
-        assert (peeked.claims.kind, peeked.claims.sub, peeked.claims.port) == (kind, ID, 8080)
-        assert (peeked.claims.iat, peeked.claims.exp) == (bench.now, bench.now + 900)
-        assert peeked.claims.grant == preview.grant.id
-        tokens.add(token)
-    assert len(tokens) == 2
-    assert bench.records() == [preview.grant.record(bench.now)]
-    assert "edge_token" not in repr(preview)
-
-
-@pytest.mark.parametrize(
-    ("site", "host"),
-    [
-        (Site("edge.test", "https", 0), "80-sb-0123456789abcdef.edge.test"),
-        (Site("edge.test", "https", 443), "80-sb-0123456789abcdef.edge.test"),
-        (Site("edge.test", "http", 80), "80-sb-0123456789abcdef.edge.test"),
-        (Site("edge.test", "http", 443), "80-sb-0123456789abcdef.edge.test:443"),
-        (Site("localhost", "http", 3001), "80-sb-0123456789abcdef.localhost:3001"),
-    ],
-)
-def test_the_public_port_is_named_where_it_has_to_be(bench: Bench, site: Site, host: str) -> None:
-    """The scheme's own port is left out."""
-    bench.minter.site = site
-    preview = bench.grants.issue(ID, 80)
-    assert preview.host == host
-    assert preview.url.startswith(f"{site.scheme}://{host}/?edge_token=")
 
 
 @pytest.mark.parametrize(
@@ -123,9 +89,64 @@ def test_revoking_is_final_and_told(bench: Bench) -> None:
     bench.grants.revoke(ID, grant.id)
     assert [r.status for r in bench.records()] == [GrantStatus.ACTIVE, GrantStatus.REVOKED]
     assert grant.status(bench.now) is GrantStatus.REVOKED
+    assert bench.told() == ["user created", "user revoked"]
     for sandbox, name in (("sb_other", grant.id), (ID, "pvg_unknown")):
         with pytest.raises(ApiError, match="preview_grant_not_found"):
             bench.grants.revoke(sandbox, name)
+
+
+def test_a_proxy_grant_is_for_the_transports_asked_for(bench: Bench) -> None:
+    """Its record reaches no further; one revocation ends both tokens."""
+    both = bench.grants.issue_proxy(ID, 80, 60)
+    one = bench.grants.issue_proxy(ID, 80, kinds=[Transport.WEBSOCKET, Transport.WEBSOCKET])
+    assert (both.grant.mode, both.grant.expires_at) == (AuthMode.PROXY, bench.now + 60)
+    assert [record.kinds for record in bench.records()] == [
+        frozenset(Transport),
+        frozenset({Transport.WEBSOCKET}),
+    ]
+    assert one.grant.kinds == (Transport.WEBSOCKET,)
+    assert bench.grants.of(ID) == [both.grant, one.grant]
+    bench.grants.revoke(ID, both.grant.id)
+    assert bench.records()[-1].status is GrantStatus.REVOKED
+    with pytest.raises(ApiError, match="unsupported_preview_port"):
+        bench.grants.issue_proxy(ID, 22)
+
+
+def test_an_operator_disables_and_enables(bench: Bench) -> None:
+    """Each change is one new version and one line of the trail; repeating it is nothing new."""
+    grant = bench.grants.issue(ID, 80).grant
+    bench.now += 1
+    for _ in range(2):
+        assert bench.grants.disable(grant.id, "phishing") is grant
+    assert (grant.disabled_at, grant.updated_at) == (bench.now, bench.now)
+    bench.now += 1
+    for _ in range(2):
+        bench.grants.enable(grant.id)
+    assert grant.disabled_at is None and grant.updated_at == bench.now
+    assert [(record.version, record.status.value) for record in bench.records()] == [
+        (1, "active"), (2, "disabled"), (3, "active"),
+    ]  # fmt: skip
+    assert bench.told() == ["user created", "operator disabled phishing", "operator enabled"]
+    for act in (bench.grants.disable, bench.grants.enable):
+        with pytest.raises(ApiError, match="preview_grant_not_found"):
+            act("pvg_unknown")
+
+
+def test_what_has_ended_cannot_be_switched(bench: Bench) -> None:
+    """Revoked and expired are for good, whether the grant was disabled before or not."""
+    revoked, expired, shut = (bench.grants.issue(ID, 80, 60).grant for _ in range(3))
+    bench.grants.disable(revoked.id)
+    bench.grants.revoke(ID, revoked.id)
+    bench.grants.disable(shut.id)
+    bench.now += 60
+    before = len(bench.records())
+    for grant in (revoked, expired, shut):
+        bench.grants.enable(grant.id)
+        bench.grants.disable(grant.id)
+    assert len(bench.records()) == before
+    assert [grant.status(bench.now).value for grant in (revoked, expired, shut)] == [
+        "revoked", "expired", "expired",
+    ]  # fmt: skip
 
 
 def test_expiry_is_by_the_clock(bench: Bench) -> None:
@@ -154,13 +175,29 @@ def test_usage_is_added_up(bench: Bench) -> None:
     bench.grants.count(Usage("sb_other", grant.id, requests=9))
     bench.grants.count(Usage(ID, "pvg_unknown", requests=9))
     assert grant.requests == 2
+    assert bench.told() == [
+        "user created", "visitor used", f"visitor failed {'x' * 100}", "visitor failed y",
+    ]  # fmt: skip
+
+
+def test_bytes_of_a_long_exchange_are_use(bench: Bench) -> None:
+    """A WebSocket that was counted long ago keeps its grant's last use up to date; errors do not."""
+    grant = bench.grants.issue(ID, 80).grant
+    bench.grants.count(Usage(ID, grant.id, websockets=1))
+    bench.now += 100
+    bench.grants.count(Usage(ID, grant.id, bytes_out=1))
+    assert grant.last_used_at == bench.now
+    bench.now += 1
+    bench.grants.count(Usage(ID, grant.id, active=False, last_error_code="e"))
+    assert (grant.last_used_at, grant.last_error_at) == (bench.now - 1, bench.now)
 
 
 def test_grants_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ended grants make room oldest first, active ones are never dropped, and their number has an end."""
+    """Ended grants make room oldest first; active and disabled ones stay, and their number has an end."""
     monkeypatch.setattr(module, "ENDED_LIMIT", 2)
-    monkeypatch.setattr(module, "ACTIVE_LIMIT", 3)
+    monkeypatch.setattr(module, "STANDING_LIMIT", 3)
     old = [bench.grants.issue(ID, 80, 60).grant for _ in range(3)]
+    bench.grants.disable(old[0].id)
     with pytest.raises(ApiError, match="quota_exceeded"):
         bench.grants.issue(ID, 80)
     bench.now += 60

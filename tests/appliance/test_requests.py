@@ -13,9 +13,12 @@ from edge.appliance.requests import (
     Create,
     Exec,
     FileWrite,
+    ProxyTarget,
     Readiness,
     SetTimeout,
     Signed,
+    Switch,
+    lifetime,
     parse,
     read_json,
 )
@@ -24,6 +27,37 @@ NULLS = dict.fromkeys(
     "network internet_access cwd desktop volumes auto_resume envs metadata disk_mb timeout_action "
     "warm_pool lifecycle snapshot_id inactivity_timeout_ms timeout_ms".split()
 )
+
+
+MASKS_OF_NOTHING = [
+    *(
+        "",
+        ":",
+        ":80",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:${PORT}0",
+        "a:b",
+        "a:1:2",
+        "::1",
+        "[::1",
+        "[]",
+        "[x]",
+    ),
+    *(
+        "${port}",
+        "${HOST}",
+        "$PORT",
+        "http://a",
+        "a/b",
+        "a@b",
+        "-a",
+        "a-",
+        "\u00e9.test",
+        "a" * 256,
+    ),
+]
 
 
 def _refusal(model: type[Any], body: bytes) -> ApiError:
@@ -87,7 +121,10 @@ def test_the_two_spellings_of_the_timeout_action(body: dict[str, Any], action: s
         ({"network": {"allow_public_traffic": "no"}}, "network.allow_public_traffic"),
         ({"network": {"mask_request_host": "a b"}}, "network.mask_request_host"),
         ({"network": {"mask_request_host": "a\r\nX: y"}}, "network.mask_request_host"),
-        ({"network": {"mask_request_host": ""}}, "network.mask_request_host"),
+        *(
+            ({"network": {"mask_request_host": host}}, "network.mask_request_host")
+            for host in MASKS_OF_NOTHING
+        ),
         ({"warm_pool": {"mode": "prefer"}}, "id is needed"),
         ({"warm_pool": {}}, "id is needed"),
         ({"warm_pool": {"mode": "often", "id": "x"}}, "warm_pool.mode"),
@@ -100,7 +137,11 @@ def test_what_a_create_must_not_say(body: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:${PORT}", "${PORT}.x", "[::1]:80", "a-b.c"]
+    "host",
+    [
+        *("localhost", "localhost:${PORT}", "${PORT}.x", "[::1]:80", "a-b.c", "127.0.0.1:65535"),
+        *("app_1.internal:${PORT}", "[::ffff:127.0.0.1]:${PORT}", "a", "a" * 255),
+    ],
 )
 def test_hosts_that_may_mask_the_public_one(host: str) -> None:
     """Names, addresses and the port's place-holder."""
@@ -185,3 +226,42 @@ def test_metadata_may_be_any_json() -> None:
 def test_other_bodies(model: type[Any], body: dict[str, Any]) -> None:
     """Wrong types and ranges of every other body."""
     _refusal(model, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"transports": []},
+        {"transports": ["http", "tcp"]},
+        {"transports": ["http_port"]},
+        {"transports": "http"},
+        {"transports": ["http"] * 17},
+        {"expires_in_seconds": "60"},
+        {"expires_in_seconds": True},
+        {"include_traffic_token_hint": "no"},
+    ],
+)
+def test_what_a_proxy_target_must_not_say(body: dict[str, Any]) -> None:
+    """An empty list is no transport at all, and none of it is guessed at."""
+    _refusal(ProxyTarget, json.dumps(body).encode())
+
+
+def test_a_proxy_target_may_say_nothing() -> None:
+    """No body and explicit nulls leave everything to the defaults."""
+    nulls = dict.fromkeys(("expires_in_seconds", "transports", "include_traffic_token_hint"))
+    assert parse(ProxyTarget, b"") == parse(ProxyTarget, json.dumps(nulls).encode())
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [(None, 900), (59, 60), (60, 60), (86_400, 86_400), (86_401, 86_400)]
+)
+def test_lifetimes(asked: int | None, seconds: int) -> None:
+    """From a minute to a day, both included."""
+    assert lifetime(asked) == seconds
+
+
+@pytest.mark.parametrize("reason", [5, "x" * 501, "a\0b", "\ud800"])
+def test_reasons_that_are_none(reason: object) -> None:
+    """An operator's words are short text."""
+    _refusal(Switch, json.dumps({"reason": reason}).encode())
+    assert parse(Switch, b"").reason is None

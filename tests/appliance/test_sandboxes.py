@@ -235,3 +235,28 @@ def test_refusals_are_no_crashes() -> None:
         assert all(isinstance(error, ApiError) for error in stage.crashes)
 
     play(script)
+
+
+def test_previews_are_switched_without_waiting_for_a_transition() -> None:
+    """Edges hear at once, in the midst of a resume; the switch outlives it, and repeating it is nothing."""
+
+    async def script(stage: Stage) -> None:
+        sandbox = await stage.create()
+        await stage.sandboxes.pause(sandbox)
+        stage.runtime.seconds["thaw"] = 10.0
+        waking = asyncio.create_task(_wake(stage, sandbox))
+        await asyncio.sleep(1.0)
+        cursor = stage.feed.cursor
+        assert stage.sandboxes.switch_previews(sandbox, disabled=True)
+        assert not stage.sandboxes.switch_previews(sandbox, disabled=True)
+        (change,) = stage.feed.since(cursor) or []
+        told = change.record
+        assert isinstance(told, SandboxRecord)
+        assert (told.state, told.previews_disabled) == (State.RESUMING, True)
+        record = await waking
+        assert record is not None and record.previews_disabled
+        assert (record.state, record.version) == (State.RUNNING, told.version + 1)
+        assert stage.sandboxes.switch_previews(sandbox, disabled=False)
+        assert not sandbox.record().previews_disabled
+
+    play(script)

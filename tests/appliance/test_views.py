@@ -8,26 +8,31 @@ import pytest
 from nullspace.types import (
     LifecycleEvent,
     PreviewGrantInfo,
+    PreviewProxyTarget,
     PreviewUrl,
     SandboxHostInfo,
     SandboxInfo,
     SnapshotInfo,
 )
 
+from edge.appliance.audit import AuditEntry, Deed, Doer
 from edge.appliance.events import Actor, EventFilter, EventLog, Operation, Status
-from edge.appliance.grants import Grant, Preview
+from edge.appliance.grant import AuthMode, Grant
+from edge.appliance.minter import Preview, ProxyTarget, Way
 from edge.appliance.sandbox import Plan, Sandbox, Snapshot
 from edge.appliance.views import (
     SANDBOX_FIELDS,
+    audit_view,
     event_view,
     grant_view,
     host_view,
     preview_view,
+    proxy_target_view,
     rfc3339,
     sandbox_view,
     snapshot_view,
 )
-from edge.core.records import State
+from edge.core.records import State, Transport
 
 GRANT = Grant("pvg_1", "sb_1", 80, issued_at=1.0, expires_at=2.0, updated_at=1.0)
 PREVIEW = Preview(GRANT, "host", "http://host/", "ws://host/")
@@ -39,6 +44,61 @@ def test_grants_have_all_keys_of_the_client_and_no_other() -> None:
     assert view.keys() == {field.name for field in fields(PreviewGrantInfo)}
     assert PreviewGrantInfo(**view).status == "active"  # type: ignore[arg-type]
     assert grant_view(GRANT, 2.0)["status"] == "expired"
+
+
+@pytest.mark.parametrize(
+    ("private", "required", "header"),
+    [
+        (None, None, None),
+        (False, False, None),
+        (True, True, "x-nullspace-traffic-access-token"),
+    ],
+)
+def test_a_proxy_target_fits_the_client(
+    private: bool | None, required: bool | None, header: str | None
+) -> None:
+    """No key the client does not know; what was not asked for has no key at all."""
+    grant = Grant("pvg_1", "sb_1", 80, 1.0, 2.0, 1.0, AuthMode.PROXY, (Transport.HTTP,))
+    target = ProxyTarget(grant, Way("http://host/", "token"), None)
+    view = proxy_target_view(target, 1.5, private=private, warnings=["mind the gap"])
+    assert ("traffic_access_required" in view) is (private is not None)
+    assert ("traffic_access_header_name" in view) is (private is not None)
+    assert not view.keys() & {"websocket_url", "websocket_token"}
+    read = PreviewProxyTarget(**view)  # type: ignore[arg-type]
+    assert (read.traffic_access_required, read.traffic_access_header_name) == (required, header)
+    assert (read.http_url, read.http_token, read.token_transport) == (
+        "http://host/", "token", "header",
+    )  # fmt: skip
+    assert read.token_header_name == "x-nullspace-preview-proxy-token"
+    assert read.required_forwarded_headers == [
+        "x-forwarded-host", "x-forwarded-proto", "x-forwarded-for",
+    ]  # fmt: skip
+    assert read.warnings == ["mind the gap"] and read.expires_at == read.grant.expires_at  # type: ignore[union-attr]
+    assert (read.grant.auth_mode, read.grant.bootstrap_transport) == ("proxy", "header")  # type: ignore[union-attr]
+    assert read.grant.token_kinds == ["http_port"]  # type: ignore[union-attr]
+    both = ProxyTarget(grant, Way("a", "b"), Way("c", "d"))
+    full = proxy_target_view(both, 1.5, private=True, warnings=[])
+    assert full.keys() == {field.name for field in fields(PreviewProxyTarget)}
+
+
+def test_audit_entries_show_what_applies() -> None:
+    """About a grant, and about a whole sandbox."""
+    entry = AuditEntry(1, 1.0, Deed.FAILED, Doer.VISITOR, "sb_1", "pvg_1", 80, "direct", "code")
+    assert audit_view(entry) == {
+        "id": 1,
+        "occurred_at": "1970-01-01T00:00:01.000000Z",
+        "event": "failed",
+        "actor": "visitor",
+        "sandbox_id": "sb_1",
+        "grant_id": "pvg_1",
+        "port": 80,
+        "auth_mode": "direct",
+        "code": "code",
+    }
+    entry = AuditEntry(2, 1.0, Deed.DISABLED, Doer.OPERATOR, "sb_1", reason="why")
+    assert audit_view(entry).keys() == {
+        "id", "occurred_at", "event", "actor", "sandbox_id", "reason",
+    }  # fmt: skip
 
 
 def test_other_objects_fit_the_client() -> None:

@@ -1,7 +1,8 @@
-"""Grants that end: new requests are refused before any wake, their tunnels are closed, others go on."""
+"""Grants that end: new requests are refused before any wake, what is under way ends, others go on."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from edge.core.credentials import Family
 from edge.core.records import GrantStatus, State, Transport
 from tests.flows.rawclient import Answer, RawClient
+from tests.flows.scriptedapp import AppConnection
 from tests.flows.stage import PROXY_HEADER, UPGRADE, Preview, Stage, until
 from tests.flows.test_websocket_wakes import shout
 
@@ -88,6 +90,157 @@ async def test_a_grant_that_ends_takes_its_tunnels_along(stage: Stage, status: G
     refused(await stage.ask(box.upgrade()), number, code)
     more = await tunnel(stage, other)
     for client in (*dying, *living, more):
+        client.close()
+
+
+class Streams:
+    """An app whose answers never end by themselves; ``/silent`` never even begins one."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.gone = 0
+
+    async def __call__(self, connection: AppConnection) -> None:
+        head = await connection.read_head()
+        self.asked += 1
+        coding = b"" if b"/plain" in head else b"Transfer-Encoding: chunked\r\n"
+        if b"/silent" not in head:
+            await connection.send(b"HTTP/1.1 200 OK\r\n%b\r\n" % coding)
+            await connection.send(b"5\r\nfirst\r\n" if coding else b"first")
+        try:
+            while line := await connection.read_some():
+                await connection.send(b"%X\r\n%b\r\n" % (len(line), line))
+        finally:
+            self.gone += 1
+            connection.app.notify()
+
+
+async def stream(stage: Stage, request: bytes) -> RawClient:
+    """An answer that is under way."""
+    client = await stage.client()
+    await client.send(request)
+    assert (await client.head()).status == 200
+    assert await client.chunk() == b"first"
+    return client
+
+
+async def flows(client: RawClient) -> None:
+    """The upload reaches the app, and its answer comes: nothing disturbed this exchange."""
+    await client.send(b"3\r\nabc\r\n")
+    assert await client.chunk() == b"3\r\nabc\r\n"
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("status", ENDS)
+async def test_a_grant_that_ends_takes_its_streams_along(stage: Stage, status: GrantStatus) -> None:
+    """Answers under way are cut so that it shows, one not begun becomes the error; others flow on."""
+    played = Streams()
+    app = await stage.app(played)
+    box = stage.sandbox(app)
+    other, elsewhere = stage.preview(box.id), stage.sandbox(app)
+    dying = [
+        await stream(stage, box.get("/a")),
+        await stream(stage, box.request("POST", "/b", CHUNKED)),
+        await stream(stage, box.get("/c", box.cookie(), token="")),
+        await stream(stage, box.get("/d", box.proxy(), token="")),
+        await stream(stage, box.get("/plain")),
+    ]
+    unanswered = await stage.client()
+    await unanswered.send(box.get("/silent"))
+    living = [await stream(stage, one.request("POST", "/", CHUNKED)) for one in (other, elsewhere)]
+    await app.until(lambda: played.asked == 8)
+    stage.plane.change_grant(box.grant, status=status)
+    for client in dying:
+        with pytest.raises(asyncio.IncompleteReadError):  # no last chunk: the client knows
+            await client.chunk()
+    number, code, _ = ENDS[status]
+    refused(await unanswered.answer(), number, code)
+    await app.until(lambda: played.gone == 6)
+    for client in living:
+        await flows(client)
+    refused(await stage.ask(box.get()), number, code)
+    for client in (*dying, unanswered, *living):
+        client.close()
+
+
+async def test_a_request_that_waits_for_the_port_learns_of_the_end(stage: Stage) -> None:
+    """Nothing is sent for a grant that ended while the app was not listening yet."""
+    app = await stage.app(listening=False)
+    box = stage.sandbox(app, running_since=time.time() + 3600)
+    async with await stage.client() as client:
+        await client.send(box.request("POST", "/", body=b"never sent"))
+        await stage.refused_dials()
+        stage.plane.change_grant(box.grant, status=GrantStatus.DISABLED)
+        refused(await client.answer(b"POST"), 403, "preview_grant_disabled")
+    await app.listen()
+    other = stage.preview(box.id)
+    assert (await stage.ask(other.get("/other"))).status == 200
+    assert [head.split(b" ", 2)[1] for head in app.requests] == [b"/other"]
+
+
+async def test_a_grant_runs_out_under_a_stream(stage: Stage) -> None:
+    """An answer under way ends by the clock alone, and nobody else's does."""
+    box = stage.sandbox(await stage.app(Streams()))
+    short = stage.preview(box.id, expires_at=time.time() + 300)
+    going_on = await stream(stage, box.request("POST", "/", CHUNKED))
+    ending = await stream(stage, short.get())
+    stage.ahead = 300
+    with pytest.raises(asyncio.IncompleteReadError):
+        await ending.chunk()
+    await flows(going_on)
+    for one in (going_on, ending):
+        one.close()
+
+
+async def test_disabled_previews_end_everything_of_the_sandbox(stage: Stage) -> None:
+    """Streams, tunnels and unanswered requests of every grant; another sandbox hears nothing of it."""
+    streams, app = await stage.app(Streams()), await stage.app(shout)
+    box, elsewhere = stage.sandbox(streams), stage.sandbox(streams)
+    sockets = stage.sandbox(app)
+    other = stage.preview(box.id)
+    dying = [await stream(stage, one.get()) for one in (box, other)]
+    living = await stream(stage, elsewhere.request("POST", "/", CHUNKED))
+    unanswered = await stage.client()
+    await unanswered.send(other.get("/silent"))
+    await streams.until(lambda: len(streams.requests) == 4)
+    open_tunnel = await tunnel(stage, sockets)
+    for sandbox in (box, sockets):
+        stage.plane.change_sandbox(sandbox.id, previews_disabled=True)
+    for client in dying:
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.chunk()
+    refused(await unanswered.answer(), 403, "preview_sandbox_disabled")
+    assert await open_tunnel.at_end()
+    await flows(living)
+    stage.plane.change_sandbox(box.id, previews_disabled=False)
+    await stage.heard(stage.plane.sandboxes[box.id])
+    again = await stream(stage, box.get())
+    for client in (*dying, living, unanswered, open_tunnel, again):
+        client.close()
+
+
+@pytest.mark.parametrize("what", ["grant", "sandbox"])
+async def test_an_end_that_was_missed_is_made_up_for(stage: Stage, what: str) -> None:
+    """The change came while the stream of changes was down, and is kept no longer: nobody has to ask."""
+    streams, sockets = await stage.app(Streams()), await stage.app(shout)
+    box, other = stage.sandbox(streams), stage.sandbox(sockets)
+    running, opened = await stream(stage, box.get()), await tunnel(stage, other)
+    unharmed = await stream(stage, stage.sandbox(streams).request("POST", "/", CHUNKED))
+    await stage.plane.stop()
+    for one in (box, other):
+        if what == "grant":
+            stage.plane.change_grant(one.grant, status=GrantStatus.REVOKED)
+        else:
+            stage.plane.change_sandbox(one.id, previews_disabled=True)
+    stage.plane.forget_changes()
+    await stage.plane.start()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await running.chunk()
+    assert await opened.at_end()
+    await flows(unharmed)
+    for client in (running, opened, unharmed):
         client.close()
 
 

@@ -11,7 +11,7 @@ from edge.state import keys
 from edge.traffic import flow
 from tests.flows.mint import Mint
 from tests.flows.scriptedapp import ScriptedApp
-from tests.flows.stage import MakeStage, Preview, Stage
+from tests.flows.stage import MakeStage, Preview, Stage, until
 
 HOUR = {"jwks_refresh": 3600.0}
 
@@ -115,26 +115,22 @@ async def test_there_is_an_end_to_those_that_may_wait(
 ) -> None:
     """While the download hangs, so many wait and no more; one that leaves makes room for another."""
     monkeypatch.setattr(flow, "LEARNERS", 1)
+    monkeypatch.setattr(flow, "LEARN_PATIENCE", 3600.0)
     stage, _, box = await play(make_stage)
     new = Mint("k2")
     publish(stage, stage.mint, new)
     stage.plane.keys_gate.clear()
-    leaving = await stage.client()
-    await leaving.send(by(new, box))
-    await stage.plane.called("keys", 2)
-    assert (await stage.ask(by(new, box))).status == 401
-    leaving.close()
-    async with await stage.client() as client:
-        while True:
-            # Until the edge has noticed, it is the one too many, and may ask again.
-            await client.send(by(new, box))
-            waiting = asyncio.create_task(client.answer())
-            done, _ = await asyncio.wait({waiting}, timeout=0.2)
-            if not done:
-                break
-            assert (await waiting).status == 401
+    async with await stage.client() as leaving:
+        await leaving.send(by(new, box))
+        await stage.plane.called("keys", 2)
+        assert (await stage.ask(by(new, box))).status == 401
+        leaving.reset()
+        await until(lambda: not stage.edge.connections)
+    async with await stage.client() as waiting:
+        await waiting.send(by(new, box))
+        assert (await stage.ask(by(new, box))).status == 401
         stage.plane.keys_gate.set()
-        assert (await waiting).status == 200
+        assert (await waiting.answer()).status == 200
 
 
 async def test_a_download_that_hangs_holds_nobody_for_long(

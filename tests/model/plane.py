@@ -280,7 +280,8 @@ class PlanePort:
                 yield event
             async with plane.published:
                 try:
-                    async with asyncio.timeout(max(0.0, beat - plane.clock())):
+                    # At least a moment: less than one bit of the clock would never pass.
+                    async with asyncio.timeout(max(1e-6, beat - plane.clock())):
                         if at == len(plane.log):
                             await plane.published.wait()
                 except TimeoutError:

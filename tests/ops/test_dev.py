@@ -151,6 +151,20 @@ def shell(dev: Dev, command: str) -> bytes:
     return done.stdout
 
 
+def test_the_operator_finds_it_by_its_data_directory(dev: Dev) -> None:
+    """In another terminal, without a key: a switch works within the second, and is taken back."""
+    sandbox, url, _ = dev.sandbox(SERVER)
+    dev.until(lambda: fetch(url)[0] == 200)
+    operator = f"{PREVIEW_EDGE[0]} operator --data-dir {dev.row('data')}"
+    said = shell(dev, f"{operator} disable-previews {sandbox} --reason test")
+    assert said.decode() == f"{sandbox}: previews disabled\n"
+    dev.until(lambda: fetch(url)[0] == 403)
+    shell(dev, f"{operator} enable-previews {sandbox}")
+    dev.until(lambda: fetch(url)[0] == 200)
+    trail = shell(dev, f"{operator} audit --sandbox {sandbox} --actor operator").decode()
+    assert [line.split()[1] for line in trail.splitlines()] == ["disabled", "enabled"]
+
+
 def test_workers_are_what_was_asked_for(dev: Dev) -> None:
     """Two processes behind the one edge port."""
     assert sum(" worker " in command for command in family(dev.folder).values()) == 2

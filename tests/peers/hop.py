@@ -45,8 +45,8 @@ class Link:
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_pass_on(self.up, reader, writer))
                 ways.create_task(_pass_on(self.down, there, out))
-        except* ConnectionError:
-            # An RST on one side becomes one on the other.
+        except* OSError:
+            # An RST on one side becomes one on the other; a FIN to who is gone already says as much.
             writer.transport.abort()
             out.transport.abort()
         finally:

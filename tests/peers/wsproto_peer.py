@@ -73,6 +73,7 @@ class _Talk:
         self._inbox: deque[Event] = deque()
         self._events: Events = []
         self._ended = False
+        self._held = b""
 
     # --- Handshakes ---------------------------------------------------------------------------------
 
@@ -89,7 +90,11 @@ class _Talk:
         wanted = [name for name in part.subprotocols if name in request.subprotocols]
         subprotocol = wanted[0] if wanted else None
         fields = [(k.encode(), v.encode()) for k, v in part.fields]
-        await self._send(AcceptConnection(subprotocol, _deflate(part), fields))
+        accepted = self._ws.send(AcceptConnection(subprotocol, _deflate(part), fields))
+        if part.steps[0][0] == "text":
+            self._held = accepted  # They go out in one piece: a frame comes right behind the 101.
+        else:
+            self._writer.write(accepted)
         return [["open", request.target, subprotocol], *await self._play(part.steps)]
 
     async def visit(self, part: Part, host: str, target: str) -> Events:
@@ -183,7 +188,8 @@ class _Talk:
     # --- Bytes --------------------------------------------------------------------------------------
 
     async def _send(self, event: Event) -> None:
-        self._writer.write(self._ws.send(event))
+        self._writer.write(self._held + self._ws.send(event))
+        self._held = b""
         await self._writer.drain()
 
     async def _next(self) -> Event | None:

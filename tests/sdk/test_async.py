@@ -95,6 +95,24 @@ async def test_previews(
         assert (await sandbox.revoke_preview_url(preview.grant.id)).grant.status == "revoked"
 
 
+async def test_a_target_for_a_proxy(login: Login) -> None:
+    """Both transports, one transport, the hint about private traffic, revocation."""
+    network = {"allow_public_traffic": False}
+    async with await AsyncSandbox.create(network=network, **login) as sandbox:
+        assert sandbox.traffic_access_token
+        target = await sandbox.create_preview_proxy_target(8080, expires_in_seconds=600)
+        assert (target.expires_at - target.grant.issued_at).total_seconds() == 600
+        assert target.http_url.endswith("/?__ns_preview_transport=header")
+        assert target.http_token != target.websocket_token
+        assert target.traffic_access_required is True and len(target.warnings) == 1
+        one = await sandbox.create_preview_proxy_target(
+            8080, transports=("websocket",), include_traffic_token_hint=False
+        )
+        assert (one.http_url, one.http_token, one.traffic_access_required) == (None, None, None)
+        assert [grant.auth_mode for grant in await sandbox.list_preview_urls()] == ["proxy"] * 2
+        assert (await sandbox.revoke_preview_url(one.grant.id)).grant.status == "revoked"
+
+
 async def test_timeouts_pause_and_destroy(login: Login) -> None:
     """``timeout`` does what was asked for, and the list of events says why."""
     async with (

@@ -90,6 +90,7 @@ def test_private_traffic(login: Login) -> None:
     """The handle of a create has the traffic access token, no other has."""
     with Sandbox.create(network={"allow_public_traffic": False}, **login) as private:
         assert private.traffic_access_token
+        assert not any(info.traffic_access_token for info in Sandbox.list(**login))
         assert Sandbox.connect(private.id, **login).traffic_access_token is None
 
 
@@ -196,6 +197,39 @@ def test_previews(
     assert (refused.value.code, refused.value.details) == ("unsupported_preview_port", {"port": 22})
 
 
+def test_a_target_for_a_proxy(login: Login, sandbox: Sandbox) -> None:
+    """Marker URLs and tokens for a header, for both transports or for one; a grant like any other."""
+    target = sandbox.create_preview_proxy_target(8080)
+    assert isinstance(target, types.PreviewProxyTarget)
+    host = f"8080-{sandbox.id.replace('_', '-')}.edge.test:3001"
+    assert target.http_url == f"http://{host}/?__ns_preview_transport=header"
+    assert target.websocket_url == f"ws://{host}/?__ns_preview_transport=header"
+    assert target.http_token and target.websocket_token
+    assert target.http_token != target.websocket_token
+    assert (target.sandbox_id, target.port) == (sandbox.id, 8080)
+    assert target.token_header_name == "x-nullspace-preview-proxy-token"
+    assert (target.traffic_access_required, target.warnings) == (False, [])
+    grant = target.grant
+    assert isinstance(grant, types.PreviewGrantInfo)
+    assert (grant.auth_mode, grant.bootstrap_transport) == ("proxy", "header")
+    assert grant.expires_at == target.expires_at
+    assert sandbox.list_preview_urls(port=8080) == [grant]
+    one = sandbox.create_preview_proxy_target(8080, expires_in_seconds=1, transports=["http"])
+    assert one.http_token and one.websocket_url is None and one.websocket_token is None
+    assert (one.expires_at - one.grant.issued_at).total_seconds() == 60
+    assert one.grant.token_kinds == ["http_port"] and len(one.warnings) == 1
+    assert sandbox.revoke_preview_url(grant.id).grant.status == "revoked"
+    with pytest.raises(SandboxError) as refused:
+        sandbox.create_preview_proxy_target(8080, transports=["carrier pigeon"])
+    assert refused.value.code == "invalid_request"
+    with Sandbox.create(network={"allow_public_traffic": False}, **login) as private:
+        hinted = private.create_preview_proxy_target(80)
+        assert hinted.traffic_access_required is True
+        assert hinted.traffic_access_header_name == "x-nullspace-traffic-access-token"
+        silent = private.create_preview_proxy_target(80, include_traffic_token_hint=False)
+        assert silent.traffic_access_required is silent.traffic_access_header_name is None
+
+
 def test_lifecycle(login: Login) -> None:
     """Lists by sandbox, by snapshot and over all, also after the end."""
     sandbox = Sandbox.create(on_timeout="pause", **login)
@@ -220,7 +254,6 @@ def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
         sandbox.create_snapshot,
         sandbox.get_metrics,
         lambda: sandbox.files.remove("x"),
-        lambda: sandbox.create_preview_proxy_target(80),
         lambda: sandbox.commands.run("true", on_stdout=print),
         lambda: list(sandbox.stream_events()),
         lambda: Sandbox.create(volumes=[{"ref": "v", "mount_path": "/v"}], **login),

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from edge.core.records import State, Transport
+from edge.core.records import GrantStatus, State, Transport
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import AppConnection, fields_of
 from tests.flows.scripts import after
@@ -1025,6 +1025,43 @@ async def test_a_tunnel_whose_sandbox_stops(stage: Stage) -> None:
     await ended_so(stage, "1xx", "", "sandbox_left_running")
     client.close()
     await canary_of_its_own(stage, box)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["no answer yet", "answer under way"])
+@pytest.mark.parametrize(
+    ("disabled", "code"),
+    [("grant", "preview_grant_disabled"), ("sandbox", "preview_sandbox_disabled")],
+)
+async def test_an_exchange_that_an_operator_ends(
+    stage: Stage, disabled: str, code: str, begun: bool
+) -> None:
+    """The error, as long as nothing went out; else a truncated answer, and the reason in the metrics."""
+
+    async def script(connection: AppConnection, _: bytes) -> None:
+        if begun:
+            await connection.send(OK + b"Content-Length: 10\r\n\r\nhalf")
+        await connection.read_to_end()
+
+    app = await stage.app(first(script))
+    box = stage.sandbox(app)
+    client = await stage.client()
+    await client.send(box.get())
+    await app.until(lambda: len(app.requests) == 1)
+    if begun:
+        await client.reader.readuntil(b"half")
+    if disabled == "grant":
+        stage.plane.change_grant(box.grant, status=GrantStatus.DISABLED)
+    else:
+        stage.plane.change_sandbox(box.id, previews_disabled=True)
+    end = "grant_ended" if disabled == "grant" else "previews_disabled"
+    if begun:
+        assert await client.at_end()
+        await ended_so(stage, "2xx", "", end)
+    else:
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (403, code)
+        await ended_so(stage, "4xx", code, end)
+    client.close()
 
 
 def shape(answer: Answer) -> tuple[int, str | None, str | None]:

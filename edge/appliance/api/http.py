@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from aiohttp import web
@@ -16,7 +18,12 @@ from edge.appliance.requests import parse
 MAX_JSON = 1 << 20
 """Bytes of a body, except those that carry files."""
 
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 1000
+"""Entries of a page of events."""
+
 B = TypeVar("B", bound=BaseModel)
+E = TypeVar("E", bound=StrEnum)
 
 
 def parts(request: web.Request) -> Parts:
@@ -87,3 +94,35 @@ def whole(values: Mapping[str, str], name: str, *, default: int, low: int, high:
     if not isinstance(value, int) or not low <= value <= high:
         raise invalid(f"{name}: must be a number from {low} to {high}")
     return value
+
+
+def page(asked: Mapping[str, str]) -> tuple[int, int, bool]:
+    """``offset``, ``limit`` and (True = oldest first) ``order``. Raises `ApiError` (invalid_request)."""
+    offset = whole(asked, "offset", default=0, low=0, high=1_000_000)
+    limit = whole(asked, "limit", default=DEFAULT_LIMIT, low=1, high=MAX_LIMIT)
+    order = asked.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise invalid("order: must be asc or desc")
+    return offset, limit, order == "asc"
+
+
+def one_of(kind: type[E], asked: Mapping[str, str], name: str) -> E | None:
+    """A word of the query. Raises `ApiError` (invalid_request)."""
+    if name not in asked:
+        return None
+    try:
+        return kind(asked[name])
+    except ValueError:
+        raise invalid(f"{name}: must be one of {', '.join(kind)}") from None
+
+
+def moment(asked: Mapping[str, str], name: str) -> float | None:
+    """A time of the query: RFC 3339 as Unix time. Raises `ApiError` (invalid_request)."""
+    if name not in asked:
+        return None
+    try:
+        # A + that was not percent-encoded arrives as a blank.
+        time = datetime.fromisoformat(asked[name].replace(" ", "+"))
+    except ValueError:
+        raise invalid(f"{name}: must be a time such as 2026-01-31T12:00:00Z") from None
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()

@@ -7,8 +7,18 @@ from aiohttp import web
 from edge.appliance.api.http import answer, number, parts, path_port, query, read, sandbox_id
 from edge.appliance.problems import invalid
 from edge.appliance.readiness import wait_ready
-from edge.appliance.requests import Host, Readiness, Signed
-from edge.appliance.views import grant_view, host_view, preview_view
+from edge.appliance.requests import Host, ProxyTarget, Readiness, Signed, lifetime
+from edge.appliance.sandbox import Sandbox
+from edge.appliance.views import (
+    TRAFFIC_HEADER,
+    grant_view,
+    host_view,
+    preview_view,
+    proxy_target_view,
+)
+from edge.core.records import Transport
+
+_KINDS = {"http": Transport.HTTP, "websocket": Transport.WEBSOCKET}
 
 
 async def host(request: web.Request) -> web.Response:
@@ -34,6 +44,37 @@ async def signed_preview_url(request: web.Request) -> web.Response:
     sandbox = the_parts.sandboxes.get(sandbox_id(request))
     preview = the_parts.grants.issue(sandbox.id, path_port(request), wanted.expires_in_seconds)
     return answer(preview_view(preview, the_parts.wall()))
+
+
+async def proxy_target(request: web.Request) -> web.Response:
+    """``POST S/ports/{p}/preview-proxy-target``: tokens for a customer's own proxy."""
+    wanted = await read(request, ProxyTarget)
+    the_parts = parts(request)
+    sandbox = the_parts.sandboxes.get(sandbox_id(request))
+    kinds = [_KINDS[name] for name in wanted.transports or _KINDS]
+    target = the_parts.grants.issue_proxy(
+        sandbox.id, path_port(request), wanted.expires_in_seconds, kinds
+    )
+    hint = wanted.include_traffic_token_hint is not False
+    private = sandbox.plan.traffic_token_sha256 is not None if hint else None
+    warnings = _warnings(sandbox, wanted, private=bool(private))
+    view = proxy_target_view(target, the_parts.wall(), private=private, warnings=warnings)
+    return answer(view)
+
+
+def _warnings(sandbox: Sandbox, wanted: ProxyTarget, *, private: bool) -> list[str]:
+    """What would otherwise be found out by a request that fails."""
+    warnings = []
+    asked = wanted.expires_in_seconds
+    if asked is not None and lifetime(asked) != asked:
+        warnings.append(f"expires_in_seconds was moved to {lifetime(asked)}.")
+    if private:
+        warnings.append(
+            f"This sandbox's traffic is not public: send {TRAFFIC_HEADER} with every request, too."
+        )
+    if sandbox.previews_disabled:
+        warnings.append("An operator has disabled the previews of this sandbox.")
+    return warnings
 
 
 async def list_grants(request: web.Request) -> web.Response:
@@ -71,6 +112,7 @@ ROUTES = [
     ("POST", "/v1/sandboxes/{sandbox}/host", host),
     ("GET", "/v1/sandboxes/{sandbox}/ports/{port}/preview-url", preview_url),
     ("POST", "/v1/sandboxes/{sandbox}/ports/{port}/signed-preview-url", signed_preview_url),
+    ("POST", "/v1/sandboxes/{sandbox}/ports/{port}/preview-proxy-target", proxy_target),
     ("GET", "/v1/sandboxes/{sandbox}/preview-urls", list_grants),
     ("DELETE", "/v1/sandboxes/{sandbox}/preview-urls/{grant}", revoke),
     ("POST", "/v1/sandboxes/{sandbox}/ports/{port}/readiness", readiness),

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from edge.appliance.api.http import answer, number, whole
+from edge.appliance.api.http import answer, moment, number, one_of, page, whole
+from edge.appliance.audit import Doer
 from edge.appliance.problems import ApiError
 
 
@@ -37,6 +38,28 @@ def test_numbers_of_a_query_have_a_range() -> None:
     for text in ("0", "10", "x"):
         with pytest.raises(ApiError, match="limit"):
             whole({"limit": text}, "limit", default=5, low=1, high=9)
+
+
+def test_pages_of_events() -> None:
+    """Newest first and fifty of them, unless the query says otherwise."""
+    assert page({}) == (0, 50, False)
+    assert page({"offset": "3", "limit": "1000", "order": "asc"}) == (3, 1000, True)
+    for wrong in ({"offset": "-1"}, {"limit": "0"}, {"limit": "1001"}, {"order": "up"}):
+        with pytest.raises(ApiError, match="invalid_request"):
+            page(wrong)
+
+
+def test_words_and_times_of_a_query() -> None:
+    """What is not there is None; a plus that became a blank is a plus; no zone is UTC."""
+    assert one_of(Doer, {}, "actor") is None
+    assert one_of(Doer, {"actor": "user"}, "actor") is Doer.USER
+    with pytest.raises(ApiError, match="actor: must be one of user, operator, visitor"):
+        one_of(Doer, {"actor": "nobody"}, "actor")
+    assert moment({}, "from") is None
+    for text in ("1970-01-01T00:01:00Z", "1970-01-01T00:01:00", "1970-01-01T01:01:00 01:00"):
+        assert moment({"from": text}, "from") == 60.0
+    with pytest.raises(ApiError, match="from: must be a time"):
+        moment({"from": "yesterday"}, "from")
 
 
 def test_answers_hold_whatever_text() -> None:

@@ -55,6 +55,7 @@ async def test_ports_that_cannot_be_previewed(service: Service, port: str) -> No
         for method, path in [
             ("GET", f"{base}/ports/{value}/preview-url"),
             ("POST", f"{base}/ports/{value}/signed-preview-url"),
+            ("POST", f"{base}/ports/{value}/preview-proxy-target"),
             ("POST", f"{base}/ports/{value}/readiness"),
         ]:
             status, error = await service.api(method, path, {} if method == "POST" else None)
@@ -72,6 +73,7 @@ async def test_nothing_here_wakes(service: Service) -> None:
     await service.api("POST", f"{base}/hibernate")
     assert (await service.api("POST", f"{base}/host", {"port": 80}))[0] == 200
     assert (await service.api("GET", f"{base}/ports/80/preview-url"))[0] == 200
+    assert (await service.api("POST", f"{base}/ports/80/preview-proxy-target"))[0] == 200
     assert (await service.api("GET", f"{base}/preview-urls"))[0] == 200
     _, ready = await service.api("POST", f"{base}/ports/80/readiness")
     assert (ready["ready"], ready["code"]) == (False, "preview_service_not_ready")
@@ -97,3 +99,90 @@ async def test_lists_that_cannot_be(service: Service, query: str) -> None:
     sandbox = await service.create()
     status, error = await service.api("GET", f"/v1/sandboxes/{sandbox}/preview-urls?{query}")
     assert (status, error["code"]) == (400, "invalid_request")
+
+
+async def test_a_target_for_a_proxy(service: Service) -> None:
+    """Both transports unless said otherwise, a grant of its own that is listed and revoked as any."""
+    sandbox = await service.create()
+    base = f"/v1/sandboxes/{sandbox}"
+    status, target = await service.api("POST", f"{base}/ports/8080/preview-proxy-target", {})
+    host = f"8080-{sandbox.replace('_', '-')}.edge.test:8443"
+    assert status == 200
+    assert target["http_url"] == f"https://{host}/?__ns_preview_transport=header"
+    assert target["websocket_url"] == f"wss://{host}/?__ns_preview_transport=header"
+    assert target["http_token"] != target["websocket_token"]
+    grant = target["grant"]
+    assert (grant["auth_mode"], grant["bootstrap_transport"]) == ("proxy", "header")
+    assert grant["token_kinds"] == ["http_port", "websocket_port"]
+    assert target["traffic_access_required"] is False and target["warnings"] == []
+    _, listed = await service.api("GET", f"{base}/preview-urls?port=8080")
+    assert listed["items"] == [grant]
+    _, record = await service.edge("GET", f"grants/{grant['id']}")
+    assert sorted(record["kinds"]) == ["http_port", "websocket_port"]
+    _, revoked = await service.api("DELETE", f"{base}/preview-urls/{grant['id']}")
+    assert (revoked["grant"]["status"], revoked["grant"]["auth_mode"]) == ("revoked", "proxy")
+
+
+async def test_a_target_for_one_transport(service: Service) -> None:
+    """What was not asked for is not there, in the answer and in what edges see."""
+    sandbox = await service.create(network={"allow_public_traffic": False})
+    path = f"/v1/sandboxes/{sandbox}/ports/80/preview-proxy-target"
+    body = {"transports": ["websocket"], "expires_in_seconds": 5}
+    _, target = await service.api("POST", path, body)
+    assert not target.keys() & {"http_url", "http_token"} and target["websocket_token"]
+    assert target["grant"]["token_kinds"] == ["websocket_port"]
+    _, record = await service.edge("GET", f"grants/{target['grant']['id']}")
+    assert record["kinds"] == ["websocket_port"]
+    assert target["traffic_access_required"] is True
+    assert target["traffic_access_header_name"] == "x-nullspace-traffic-access-token"
+    clamped, private = target["warnings"]
+    assert "60" in clamped and "x-nullspace-traffic-access-token" in private
+    _, target = await service.api("POST", path, {"include_traffic_token_hint": False})
+    assert not {key for key in target if key.startswith("traffic_access")}
+    assert target["warnings"] == []
+
+
+async def test_a_destroyed_sandbox_has_no_previews(service: Service) -> None:
+    """Its grants are neither listed nor revoked nor issued, and what edges still report is passed over."""
+    sandbox = await service.create()
+    base = f"/v1/sandboxes/{sandbox}"
+    _, preview = await service.api("GET", f"{base}/ports/80/preview-url")
+    grant = preview["grant"]["id"]
+    await service.api("DELETE", base)
+    for method, path in [
+        ("GET", f"{base}/preview-urls"),
+        ("DELETE", f"{base}/preview-urls/{grant}"),
+        ("GET", f"{base}/ports/80/preview-url"),
+        ("POST", f"{base}/ports/80/preview-proxy-target"),
+        ("POST", f"{base}/ports/80/signed-preview-url"),
+    ]:
+        status, error = await service.api(method, path)
+        assert (status, error["code"]) == (404, "sandbox_not_found")
+    item = {"sandbox_id": sandbox, "grant_id": grant, "last_error_code": "sandbox_not_found"}
+    batch = {"edge": "e", "sequence": 1, "items": [item, item | {"grant_id": "pvg_unknown"}]}
+    assert (await service.edge("POST", "usage", batch))[0] == 204
+
+
+async def test_usage_shows_in_the_list(service: Service) -> None:
+    """What edges report is added up in the grant: counters, first and last use, the last error."""
+    sandbox = await service.create()
+    base = f"/v1/sandboxes/{sandbox}"
+    _, preview = await service.api("GET", f"{base}/ports/80/preview-url")
+    item = {"sandbox_id": sandbox, "grant_id": preview["grant"]["id"]}
+    for number, more in enumerate(
+        [
+            {"requests": 2, "bytes_in": 10, "bytes_out": 20},
+            {"websockets": 1, "bytes_in": 1, "last_error_code": "preview_upstream_closed"},
+        ]
+    ):
+        batch = {"edge": "e", "sequence": number, "items": [item | more]}
+        for _ in range(2):  # a batch that comes twice counts once
+            await service.edge("POST", "usage", batch)
+    _, listed = await service.api("GET", f"{base}/preview-urls")
+    (grant,) = listed["items"]
+    counts = ("use_count", "http_request_count", "websocket_connection_count")
+    assert [grant[name] for name in counts] == [3, 2, 1]
+    assert (grant["bytes_in_count"], grant["bytes_out_count"]) == (11, 20)
+    assert grant["first_used_at"] <= grant["last_used_at"] <= grant["updated_at"]
+    assert (grant["last_error_code"], grant["status"]) == ("preview_upstream_closed", "active")
+    assert grant["last_error_at"] is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -115,6 +116,34 @@ async def test_a_private_sandbox_tells_its_token_once(service: Service) -> None:
         "POST", "/v1/sandboxes", {"network": {"allow_public_traffic": True}}
     )
     assert "traffic_access_token" not in open_one
+
+
+async def test_the_token_is_in_create_answers_only(service: Service) -> None:
+    """A create repeated by its key has it again, for who lost the answer; no other answer ever has."""
+    body = {"network": {"allow_public_traffic": False}, "timeout_action": "hibernate"}
+    key = {"Idempotency-Key": "private"}
+    _, made = await service.api("POST", "/v1/sandboxes", body, **key)
+    _, again = await service.api("POST", "/v1/sandboxes", body, **key)
+    token = made["traffic_access_token"]
+    assert again == made
+    base = f"/v1/sandboxes/{made['id']}"
+    _, snapshot = await service.api("POST", f"{base}/hibernate")
+    others = [
+        await service.api("POST", "/v1/sandboxes", {}, **key),
+        await service.api("POST", f"/v1/sandboxes/{snapshot['id']}/resume"),
+        await service.api("GET", f"{base}?fields=id,traffic_access_token"),
+        await service.api("GET", "/v1/sandboxes"),
+        await service.api("GET", "/v1/sandboxes?limit=10"),
+        await service.api("POST", f"{base}/timeout", {"timeout_ms": 60_000}),
+        await service.api("GET", f"{base}/lifecycle"),
+        await service.api("POST", f"{base}/ports/80/preview-proxy-target"),
+        await service.edge("GET", f"sandboxes/{made['id']}"),
+    ]
+    assert others[0][0] == 409 and others[2] == (200, {"id": made["id"]})
+    for status, answer in others[1:]:
+        assert status == 200 and token not in json.dumps(answer)
+    _, second = await service.api("POST", "/v1/sandboxes", body)
+    assert second["traffic_access_token"] not in ("", token)
 
 
 async def test_idempotency(service: Service) -> None:

@@ -1,0 +1,83 @@
+"""One preview grant: the durable half of a credential, and what was done with it.
+
+Its tokens (one for HTTP, one for WebSockets) fail when the grant expires, is revoked or is disabled.
+Times are Unix times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edge.core.records import GrantRecord, GrantStatus, Transport
+
+PRINCIPAL = "local"
+"""There is one user: whoever holds the API key."""
+
+KINDS = (Transport.HTTP, Transport.WEBSOCKET)
+"""Both transports, in the order in which they are listed."""
+
+
+class AuthMode(StrEnum):
+    """Who presents the tokens: a visitor's browser, or a customer's own proxy."""
+
+    DIRECT = "direct"
+    PROXY = "proxy"
+
+    @property
+    def transport(self) -> str:
+        """Where the token is carried."""
+        return "header" if self is AuthMode.PROXY else "query"
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """One grant and its counters. Bytes *in* go from client to app.
+
+    ``told`` is when the audit trail last heard of a use (``""``) or of a failure (its code).
+    """
+
+    id: str
+    sandbox_id: str
+    port: int
+    issued_at: float
+    expires_at: float
+    updated_at: float
+    mode: AuthMode = AuthMode.DIRECT
+    kinds: tuple[Transport, ...] = KINDS
+    version: int = 1
+    revoked_at: float | None = None
+    disabled_at: float | None = None
+    first_used_at: float | None = None
+    last_used_at: float | None = None
+    requests: int = 0
+    websockets: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    last_error_code: str | None = None
+    last_error_at: float | None = None
+    told: dict[str, float] = field(default_factory=dict)
+
+    def status(self, now: float) -> GrantStatus:
+        """Revoked for good; expired by the clock; disabled until it is enabled again; else active."""
+        if self.revoked_at is not None:
+            return GrantStatus.REVOKED
+        if self.expires_at <= now:
+            return GrantStatus.EXPIRED
+        return GrantStatus.ACTIVE if self.disabled_at is None else GrantStatus.DISABLED
+
+    def ended(self, now: float) -> bool:
+        """Whether it will never let anybody in again."""
+        return self.status(now) in (GrantStatus.REVOKED, GrantStatus.EXPIRED)
+
+    def record(self, now: float) -> GrantRecord:
+        """What edges see."""
+        return GrantRecord(
+            id=self.id,
+            sandbox_id=self.sandbox_id,
+            port=self.port,
+            kinds=frozenset(self.kinds),
+            status=self.status(now),
+            expires_at=self.expires_at,
+            version=self.version,
+        )
