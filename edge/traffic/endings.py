@@ -61,7 +61,7 @@ class Endings:
 
     def _sandbox_changed(self, record: SandboxRecord) -> None:
         going_on = record.state in _COMING_BACK
-        waiting = self._upstreams.retire(record.id, keep=record.incarnation if going_on else None)
+        waiting = self._upstreams.retire(record.id, keep=record if going_on else None)
         for exchange in self._ledger.active_in(record.id):
             way = exchange.way
             # Nothing of the others rests on the old incarnation: one that waits will be decided again.

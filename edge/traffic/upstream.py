@@ -172,13 +172,14 @@ class Route:
         assert way.record.upstream is not None
         self._owner = owner
         self._record = way.record
-        self._address = way.record.upstream.address(way.access.target.port)
+        self._port = way.access.target.port
+        self._address = way.record.upstream.address(self._port)
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self._queue: deque[Waiting] = deque()
         self._dialing = 0
         self._accepted = False
-        self._retired = False
+        self.retired = False
         self.buffer_bytes = owner.settings.limits.buffer_bytes
 
     def __repr__(self) -> str:
@@ -191,6 +192,13 @@ class Route:
     def unused(self) -> bool:
         """Nothing here that anybody could miss."""
         return not (self._open or self._queue or self._dialing)
+
+    def leads_to(self, record: SandboxRecord) -> bool:
+        """Whether this is still the way to that incarnation's port: an address may change under it."""
+        if self.retired or record.incarnation != self._record.incarnation:
+            return False
+        # A sandbox that is being paused may have no address for a moment, and go on at the old one.
+        return record.upstream is None or record.upstream.address(self._port) == self._address
 
     def send(self, exchange: Exchange) -> None:
         """Give the exchange a connection, now or as soon as there is one."""
@@ -212,7 +220,7 @@ class Route:
                 connection.exchange = waiting.exchange
                 waiting.exchange.relay_through(connection)
                 return
-        if self._retired or len(self._idle) >= self._owner.settings.upstream.idle_per_route:
+        if self.retired or len(self._idle) >= self._owner.settings.upstream.idle_per_route:
             self.forget(connection)
             connection.transport.close()
         else:
@@ -233,7 +241,7 @@ class Route:
 
     def retire(self) -> list[Exchange]:
         """This incarnation is over: keep nothing. The exchanges still waiting here."""
-        self._retired = True
+        self.retired = True
         self.close_idle(float("inf"))
         waiting = [entry.exchange for entry in self._queue]
         self._queue.clear()
@@ -256,7 +264,7 @@ class Route:
     def _pump(self) -> None:
         """As many dials as there are exchanges waiting, within limits; one until the port has accepted."""
         limit = self._owner.settings.upstream.dials_per_route if self._accepted else 1
-        while self._dialing < min(limit, len(self._queue)) and not self._retired:
+        while self._dialing < min(limit, len(self._queue)) and not self.retired:
             self._dialing += 1
             self._owner.spawn(self._dial(), name=f"dial {self._record.id}")
 
@@ -264,7 +272,7 @@ class Route:
         """Connect, again and again while somebody has patience for it."""
         step, asked_anew = _FIRST_STEP, False
         try:
-            while self._queue and not self._retired:
+            while self._queue and not self.retired:
                 outcome = await self._attempt()
                 if outcome is None:
                     return
@@ -340,16 +348,16 @@ class Upstreams:
         record = way.record
         key = (record.id, record.incarnation, way.access.target.port)
         route = self._routes.get(key)
-        if route is None:
+        if route is None or route.retired:
             route = self._routes[key] = Route(self._owner, way)
             self._by_sandbox.setdefault(record.id, set()).add(key)
         route.send(exchange)
 
-    def retire(self, sandbox_id: str, keep: int | None = None) -> Iterable[Exchange]:
-        """Forget every incarnation of a sandbox but ``keep``. The exchanges that waited there."""
+    def retire(self, sandbox_id: str, keep: SandboxRecord | None = None) -> Iterable[Exchange]:
+        """Forget every route of a sandbox that does not lead to ``keep``. The exchanges that waited there."""
         waiting: list[Exchange] = []
         for key in list(self._by_sandbox.get(sandbox_id, ())):
-            if key[1] != keep:
+            if keep is None or not self._routes[key].leads_to(keep):
                 waiting += self._routes[key].retire()
                 self._drop(key)
         return waiting

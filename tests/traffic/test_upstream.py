@@ -255,6 +255,60 @@ async def test_a_stale_route_is_asked_about_before_patience_runs_out(
     assert dials(stage)["refused"] == 1 and not ended(stage)["5xx", "", "complete"]
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_incarnation_that_is_reached_elsewhere(stage: Stage, told: bool) -> None:
+    """An address may change under a running incarnation: by news at once, else with the first refusal."""
+    before, after = await stage.app(), await stage.app()
+    box = stage.sandbox(before)
+    async with await stage.client() as client:
+        await canary(client, box)
+        moved = Upstream("127.0.0.1", {PORT: after.port})
+        record = stage.plane.change_sandbox(box.id, tell=told, upstream=moved)
+        if told:
+            await stage.heard(record)
+        else:
+            await before.stop()
+        await canary(client, box)
+        await canary(client, box, after)
+    assert (before.connections, after.connections) == (1, 1)
+
+
+async def test_a_change_to_another_port_while_a_port_refuses(make_stage: MakeStage) -> None:
+    """News that do not concern this port neither lose who waits for it nor end the waiting."""
+    stage = await make_stage(wake={"refused_retry": 30})
+    app = await stage.app(listening=False)
+    box = stage.sandbox(app)
+    async with await stage.client() as client:
+        await client.send(box.get("/waits"))
+        await until(lambda: dials(stage).get("refused", 0) >= 1)
+        ports = {PORT: app.port, 4000: 4001}
+        await stage.heard(stage.plane.change_sandbox(box.id, upstream=Upstream("127.0.0.1", ports)))
+        await app.listen()
+        assert (await client.answer()).body == b"GET /waits HTTP/1.1\n"
+        await canary(client, box, app)
+
+
+async def test_a_record_that_changed_unnoticed_for_another_port(stage: Stage) -> None:
+    """The record asked for after a refusal differs, though not for this port: the waiting goes on."""
+    app = await stage.app(listening=False)
+    box, other = stage.sandbox(app), stage.preview("sb_flow00000001", 4000)
+    stage.plane.change_sandbox(box.id, running_since=time.time())
+    async with await stage.client() as client, await stage.client() as second:
+        answer = await second.ask(other.get(token=other.token(port=PORT)))
+        assert (
+            answer.status == 403
+        )  # costs no look-up; the record comes with the first good request
+        ports = {PORT: app.port, 4000: 4001}
+        asked = stage.plane.counts["sandbox"]
+        await client.send(box.get("/waits"))
+        await stage.plane.called("sandbox", asked + 1)
+        stage.plane.change_sandbox(box.id, tell=False, upstream=Upstream("127.0.0.1", ports))
+        await until(lambda: dials(stage).get("refused", 0) >= 2)
+        await app.listen()
+        assert (await client.answer()).body == b"GET /waits HTTP/1.1\n"
+        await canary(client, box, app)
+
+
 # --- ports that do not accept ---------------------------------------------------------------------------------
 
 
