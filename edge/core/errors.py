@@ -289,6 +289,11 @@ def too_large(limit: str) -> EdgeError:
     return EdgeError(REQUEST_HEADER_TOO_LARGE, {"limit": limit}, close=True)
 
 
+def too_slow(setting: str) -> EdgeError:
+    """The client did not send in time what it began to; what it may still send is no next request."""
+    return EdgeError(REQUEST_TIMEOUT, {"limit": setting}, close=True)
+
+
 def bad_request(why: str) -> EdgeError:
     """A message that is not well-formed; the connection ends with the answer."""
     return EdgeError(BAD_REQUEST, {"reason": why}, close=True)

@@ -199,6 +199,8 @@ class LimitSettings(Group):
     """Bytes of a request line."""
     buffer_bytes: Annotated[int, Field(ge=4096)] = 65536
     """Bytes held for a peer that reads slowly before the other side is told to wait."""
+    pipelined: Count = 32
+    """Requests of one connection that are started in one go before others have their turn; 0 = no limit."""
     requests_per_connection: Count = 0
     """Requests served on one client connection before it is closed; 0 = no limit."""
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Protocol
 
 from edge.ops.metrics import Metrics
+from edge.traffic.connections import Connections
 from edge.wake.admission import Admission
 from edge.wake.catalog import Catalog, Trust
 from edge.wake.usage import UsageReporter
+
+DEADLINES = tuple(
+    f"deadlines.{name}" for name in ("header", "idle", "body_stall", "first_byte", "linger")
+)
+"""Those that end a client's exchange or connection."""
 
 
 class Parts(Protocol):
@@ -17,6 +23,7 @@ class Parts(Protocol):
     admission: Admission
     catalog: Catalog
     usage: UsageReporter
+    connections: Connections
 
     def unready(self) -> list[str]:
         """Why the edge should get no traffic."""
@@ -33,6 +40,12 @@ def register_readings(edge: Parts) -> None:
     gauge("exchanges", "Exchanges under way, waiting ones apart.", lambda: counts()["exchanges"])
     gauge("tunnels", "Open tunnels.", lambda: counts()["tunnels"])
     gauge("waiting", "Exchanges that wait for a wake.", lambda: counts()["waiting"])
+    counter(
+        "deadlines_passed",
+        "Deadlines of client connections that have passed, by the setting they come from.",
+        lambda: dict.fromkeys(DEADLINES, 0.0) | edge.connections.passed,
+        label="setting",
+    )
     gauge(
         "catalog_heartbeat_age_seconds",
         "Seconds since the control plane last proved that the catalog is caught up.",

@@ -30,9 +30,9 @@ from edge.ops.telemetry import Telemetry
 from edge.state.http import HttpStatePort
 from edge.state.keys import KeyStore, KeysUnusable
 from edge.state.port import StatePort, Unavailable
+from edge.traffic.connections import Connections
 from edge.traffic.drain import drain
 from edge.traffic.flow import Flow
-from edge.traffic.listener import Connections
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
 from edge.wake.catalog import Catalog, Trust

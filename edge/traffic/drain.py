@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from edge.core.reports import End
 from edge.core.settings import DrainSettings
+from edge.traffic.connections import Connections
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.flow import Flow
-from edge.traffic.listener import Connections
 
 _STEP = 0.1
 """Seconds between looks at what is left."""

@@ -311,10 +311,10 @@ class Exchange:
             and self.head.method in _IDEMPOTENT
         )
 
-    def _upstream_failed(self, problem: Problem, end: End) -> None:
+    def _upstream_failed(self, problem: Problem, end: End, *, limit: str = "") -> None:
         self._drop_upstream()
         if not self.status:
-            self.refuse(EdgeError(problem), end)
+            self.refuse(EdgeError(problem, {"limit": limit} if limit else {}), end)
             return
         assert self.answer is not None
         self._over(end)
@@ -381,9 +381,10 @@ class Exchange:
             self._over(End.CLIENT_STALLED)
             self.client.reset()
         elif self.upstream.write_paused or self.request_complete:
-            self._upstream_failed(errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED)
+            timeout, end = errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED
+            self._upstream_failed(timeout, end, limit="deadlines.first_byte")
         elif not self.status:
-            self.refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True), End.CLIENT_STALLED)
+            self.refuse(errors.too_slow("deadlines.body_stall"), End.CLIENT_STALLED)
         else:
             assert self.answer is not None
             self._drop_upstream()

@@ -12,23 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from edge.core import errors
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.outbound import Peer, client_scheme
-from edge.core.section import Section
 from edge.traffic import pages
 from edge.traffic.exchange import Exchange, Phase
+from edge.traffic.heads import HeadBuffer
 
 if TYPE_CHECKING:
+    from edge.traffic.connections import Connections
     from edge.traffic.flow import Flow
 
 SWEEP_INTERVAL = 0.25
@@ -37,8 +36,6 @@ SWEEP_INTERVAL = 0.25
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing drops what is unsent and resets the connection."""
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-_SECTIONS = 4
-"""Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -48,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         "_address",
         "_buffer",
         "_deadline",
+        "_deadlines",
         "_eof",
         "_flow",
         "_on_deadline",
@@ -55,9 +53,10 @@ class ClientConnection(asyncio.Protocol):
         "_reading",
         "_requests",
         "_rested",
-        "_sections",
         "_served",
+        "_setting",
         "_upstream_full",
+        "_yielded",
         "exchange",
         "transport",
         "write_paused",
@@ -67,10 +66,12 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, flow: Flow, served: Connections) -> None:
         self._flow = flow
+        self._deadlines = flow.settings.deadlines
         self._served = served
         self._address = ""
-        self._buffer = b""
+        self._buffer = HeadBuffer(flow.scanner, flow.settings.limits)
         self._deadline = 0.0
+        self._setting = ""  # the one the deadline comes from
         self._on_deadline: Callable[[], None] = self._header_overdue
         self._eof = False
         self._parsing = False
@@ -78,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         self._upstream_full = False
         self._requests = 0
         self._rested = False  # whether the last sweep found it idle, too
-        self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
+        self._yielded = False  # whether other connections have their turn before the next request
         self.write_paused = False
         self.exchange: Exchange | None = None
 
@@ -96,16 +97,16 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
         if not self._served.admit(self, self._address):
             # Not counted, not swept: answered and closed at once.
-            error = errors.overloaded(self._flow.admission.full)
+            error = self._no_room()
             error.close = True
             self.write(self._refusal(error))
             transport.close()
             return
-        self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
+        self._expect(self._deadlines.header, "deadlines.header", self._header_overdue)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: for the exchange under way, or the next head."""
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer.add(data)
         exchange = self.exchange
         if exchange is None:
             self._next()
@@ -134,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = True
         if self.exchange is not None:
             self.exchange.client_writable(False)
-            self._set_deadline(self._flow.settings.deadlines.body_stall, self._exchange_overdue)
+            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self._exchange_overdue)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -146,12 +147,17 @@ class ClientConnection(asyncio.Protocol):
             if not exchange.request_complete:
                 self.expect_body()
         elif not self.transport.is_closing():
-            self._set_deadline(self._flow.settings.deadlines.idle, self._close_idle)
+            self._expect(self._deadlines.idle, "deadlines.idle", self._close)
             self._next()
 
     def _held_up(self) -> bool:
-        """Whether requests that have come wait until the client has read the answers before them."""
-        return self.write_paused and bool(self._buffer)
+        """Whether requests that have come wait for their turn, or for the client to read answers."""
+        return (self.write_paused or self._yielded) and bool(self._buffer)
+
+    def _no_room(self) -> EdgeError:
+        if self._flow.draining:
+            return EdgeError(errors.EDGE_DRAINING)
+        return errors.overloaded(self._flow.admission.full)
 
     # --- heads ----------------------------------------------------------------------------------------
 
@@ -161,20 +167,28 @@ class ClientConnection(asyncio.Protocol):
         A refused exchange ends before ``start`` returns and calls back here; the flag turns that
         recursion into this loop, or a buffer of bad requests would exhaust the stack. None is started
         for a client that does not read: its answers would pile up here, as many as it cares to ask for.
+        And after ``limits.pipelined`` of them, whoever else has something to do has a turn.
         """
-        if self._parsing:
+        if self._parsing or self._yielded:
             return
         self._parsing = True
+        most = self._flow.settings.limits.pipelined
+        started = 0
         try:
-            while self.exchange is None and self._buffer and not self.transport.is_closing():
+            while self.exchange is None and self._buffer.data and not self.transport.is_closing():
                 if self.write_paused:
                     break
-                head = self._take_head()
+                if most and started == most:
+                    self._yielded = True
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    break
+                head = self._buffer.head()
                 if head is None:
                     self._expect_head()
                     break
+                started += 1
                 self._requests += 1
-                self.clear_deadline()
+                self._deadline = 0.0
                 self.exchange = Exchange(self._flow, self, head)
                 self._flow.start(self.exchange)
         except EdgeError as error:
@@ -185,32 +199,10 @@ class ClientConnection(asyncio.Protocol):
             self._close()
         self._adjust_reading()
 
-    def _take_head(self) -> Head | None:
-        """Cut the next head off the buffer; None while it is incomplete. Raises `EdgeError`."""
-        limits = self._flow.settings.limits
-        buffer = self._buffer
-        if buffer[:2] == b"\r\n":
-            # RFC 9112 section 2.2: empty lines before a request are ignored; all of them, or what a
-            # client gets would depend on how its bytes are cut into reads.
-            lines = _EMPTY_LINES.match(buffer)
-            assert lines is not None
-            buffer = self._buffer = buffer[lines.end() :]
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(buffer) > limits.header_bytes:
-                raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
-            if _has_half_ends(buffer):
-                raise errors.bad_request("lines must end with CR LF")
-            return None
-        if end > limits.header_bytes:
-            raise EdgeError(errors.REQUEST_HEADER_TOO_LARGE, close=True)
-        self._buffer = buffer[end + 4 :]
-        head = self._flow.scanner.scan(buffer[:end], self._sections)
-        section, recent = head.section, self._sections
-        if not recent or recent[0] is not section:
-            others = [known for known in recent if known is not section]
-            self._sections = (section, *others[: _SECTIONS - 1])
-        return head
+    def _go_on(self) -> None:
+        self._yielded = False
+        if self.exchange is None:
+            self._next()
 
     def _refuse(self, error: EdgeError) -> None:
         """Answer bytes that never became a request, and close."""
@@ -251,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
-        data, self._buffer = self._buffer, b""
+        data = self._buffer.take()
         if not self._reading:
             # A client that waited may have sent more than is held, and been told to stop.
             self._adjust_reading()
@@ -259,30 +251,31 @@ class ClientConnection(asyncio.Protocol):
 
     def give_back(self, data: bytes) -> None:
         """Bytes that belong to the next request."""
-        self._buffer = data + self._buffer if self._buffer else data
+        self._buffer.give_back(data)
 
     def read_more(self, wanted: bool) -> None:
         """The upstream's buffer is full (False) or has room again."""
         self._upstream_full = not wanted
         self._adjust_reading()
         if self.exchange is not None and not self.exchange.request_complete:
-            deadlines = self._flow.settings.deadlines
-            limit = deadlines.body_stall if wanted else deadlines.first_byte
-            self._set_deadline(limit, self._exchange_overdue)
+            if wanted:
+                self.expect_body()
+            else:
+                self.expect_answer()
 
     def expect_body(self) -> None:
         """The request's body must go on moving."""
         if not self.write_paused and not self._upstream_full:
-            self._set_deadline(self._flow.settings.deadlines.body_stall, self._exchange_overdue)
+            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self._exchange_overdue)
 
     def expect_answer(self) -> None:
-        """The request is complete; the upstream must begin to answer."""
-        self._set_deadline(self._flow.settings.deadlines.first_byte, self._exchange_overdue)
+        """The request is complete, or the upstream does not read it: the upstream must do something."""
+        self._expect(self._deadlines.first_byte, "deadlines.first_byte", self._exchange_overdue)
 
     def _expect_head(self) -> None:
         """A head has begun on a connection that was idle; later bytes of it put nothing off."""
-        if self._on_deadline == self._close_idle:
-            self._set_deadline(self._flow.settings.deadlines.header, self._header_overdue)
+        if self._setting == "deadlines.idle":
+            self._expect(self._deadlines.header, "deadlines.header", self._header_overdue)
 
     def clear_deadline(self) -> None:
         """Nothing is expected of anybody in particular time."""
@@ -302,12 +295,11 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._close()
             return
-        deadlines = self._flow.settings.deadlines
         if self.write_paused:
-            self._set_deadline(deadlines.body_stall, self.abort)
+            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self.abort)
         else:
-            self._set_deadline(deadlines.idle, self._close_idle)
-        if self._buffer:
+            self._expect(self._deadlines.idle, "deadlines.idle", self._close)
+        if self._buffer.data:
             self._next()
         else:
             self._adjust_reading()
@@ -349,10 +341,11 @@ class ClientConnection(asyncio.Protocol):
         """Called by the sweep."""
         if self.exchange is None:
             if self._rested:
-                self._sections = ()  # they hold credentials, and 4 kB each
+                self._buffer.forget_sections()
             self._rested = True
         if self._deadline and now >= self._deadline:
             self._deadline = 0.0
+            self._served.passed[self._setting] += 1
             self._on_deadline()
 
     def close_if_idle(self) -> None:
@@ -360,13 +353,14 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is None and not self._buffer and not self.transport.is_closing():
             self._close()
 
-    def _set_deadline(self, seconds: float, act: Callable[[], None]) -> None:
+    def _expect(self, seconds: float, setting: str, act: Callable[[], None]) -> None:
+        """Something has to happen within ``seconds`` (0 = any time), or ``act`` does."""
         self._deadline = self._flow.clock() + seconds if seconds else 0.0
-        self._on_deadline = act
+        self._setting, self._on_deadline = setting, act
 
     def _header_overdue(self) -> None:
         if self._buffer:
-            self._refuse(EdgeError(errors.REQUEST_TIMEOUT, close=True))
+            self._refuse(errors.too_slow("deadlines.header"))
         else:
             self._close()
 
@@ -374,14 +368,11 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
             self.exchange.overdue()
 
-    def _close_idle(self) -> None:
-        self._close()
-
     def _close(self) -> None:
         """Close when everything is written; a client that does not read it keeps its place only so long."""
         self.transport.close()
         if self.transport.get_write_buffer_size():
-            self._set_deadline(self._flow.settings.deadlines.body_stall, self.abort)
+            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self.abort)
 
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
@@ -391,16 +382,17 @@ class ClientConnection(asyncio.Protocol):
         with contextlib.suppress(OSError, RuntimeError):
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-        self._buffer = b""
+        self._buffer.take()
         self.transport.set_protocol(_Lingering(self))
         self.transport.resume_reading()
-        self._set_deadline(max(self._flow.settings.deadlines.linger, SWEEP_INTERVAL), self.abort)
+        least = max(self._deadlines.linger, SWEEP_INTERVAL)
+        self._expect(least, "deadlines.linger", self.abort)
 
     def _adjust_reading(self) -> None:
         """Read while somebody uses the bytes, or they fit into what may be held."""
         exchange = self.exchange
         wanted = not self._upstream_full
-        busy = exchange is not None or self.write_paused
+        busy = exchange is not None or self.write_paused or self._yielded
         if busy and len(self._buffer) >= self._flow.settings.wake.held_bytes:
             wanted = False
         if wanted is not self._reading and not self.transport.is_closing():
@@ -409,12 +401,6 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
-
-
-def _has_half_ends(start: bytes) -> bool:
-    """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
-    ends = start.count(b"\r\n")
-    return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends
 
 
 class _Lingering(asyncio.Protocol):
@@ -431,71 +417,4 @@ class _Lingering(asyncio.Protocol):
         self._connection.connection_lost(exc)
 
 
-class Connections:
-    """All client connections of one listener: admission by address, the sweep, drain."""
-
-    def __init__(self, flow: Flow, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
-        self._flow = flow
-        self._trusted = trusted
-        self._trust_known: dict[str, bool] = {}
-        self._open: set[ClientConnection] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def protocol(self) -> ClientConnection:
-        """The protocol factory for ``loop.create_server``."""
-        return ClientConnection(self._flow, self)
-
-    def admit(self, connection: ClientConnection, address: str) -> bool:
-        """Count a new connection, if there is room for it."""
-        if self._flow.draining or not self._flow.admission.connect(address):
-            return False
-        self._open.add(connection)
-        return True
-
-    def forget(self, connection: ClientConnection, address: str) -> None:
-        """A connection is gone. Idempotent, and harmless for one that was never admitted."""
-        if connection in self._open:
-            self._open.discard(connection)
-            self._flow.admission.disconnect(address)
-
-    def trusts(self, address: str) -> bool:
-        """Whether a peer is one of our own proxies."""
-        if not self._trusted:
-            return False
-        known = self._trust_known.get(address)
-        if known is None:
-            if len(self._trust_known) >= 4096:
-                self._trust_known.clear()
-            known = self._trust_known[address] = self._in_trusted(address)
-        return known
-
-    def _in_trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(ip, "ipv4_mapped", None)
-        return any((mapped or ip) in network for network in self._trusted)
-
-    def start_sweep(self) -> None:
-        """Begin to look at deadlines, every `SWEEP_INTERVAL`."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SWEEP_INTERVAL, self.start_sweep)
-        now = self._flow.clock()
-        for connection in list(self._open):
-            connection.check_deadline(now)
-
-    def stop_sweep(self) -> None:
-        """Stop looking."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def __iter__(self) -> Iterator[ClientConnection]:
-        return iter(list(self._open))
-
-
-__all__ = ["SWEEP_INTERVAL", "ClientConnection", "Connections"]
+__all__ = ["SWEEP_INTERVAL", "ClientConnection"]

@@ -194,7 +194,9 @@ def answer_by_h11(wire: bytes, method: bytes, *, eof: bool) -> tuple[Got | None,
     while True:
         try:
             event = connection.next_event()
-        except h11.RemoteProtocolError:
+        except h11.RemoteProtocolError as error:
+            if final is not None and str(error).startswith(TRAILERS_AS_HEADERS):
+                raise Unjudged from error
             if told and eof:  # only the end of the connection was wrong
                 return _got(final, payload, interims, None), b""
             raise

@@ -1,0 +1,84 @@
+"""All client connections of one listener: who is let in, whom we trust, and the sweep of their deadlines.
+
+One sweep looks at all deadlines a few times a second; a timer per connection would cost each request
+two heap operations for something that almost never fires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+
+from edge.traffic.flow import Flow
+from edge.traffic.listener import SWEEP_INTERVAL, ClientConnection
+
+
+class Connections:
+    """Every client connection. ``passed`` counts deadlines that have passed, by their setting."""
+
+    def __init__(self, flow: Flow, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
+        self._flow = flow
+        self._trusted = trusted
+        self._trust_known: dict[str, bool] = {}
+        self._open: set[ClientConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.passed: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def protocol(self) -> ClientConnection:
+        """The protocol factory for ``loop.create_server``."""
+        return ClientConnection(self._flow, self)
+
+    def admit(self, connection: ClientConnection, address: str) -> bool:
+        """Count a new connection, if there is room for it."""
+        if self._flow.draining or not self._flow.admission.connect(address):
+            return False
+        self._open.add(connection)
+        return True
+
+    def forget(self, connection: ClientConnection, address: str) -> None:
+        """A connection is gone. Idempotent, and harmless for one that was never admitted."""
+        if connection in self._open:
+            self._open.discard(connection)
+            self._flow.admission.disconnect(address)
+
+    def trusts(self, address: str) -> bool:
+        """Whether a peer is one of our own proxies."""
+        if not self._trusted:
+            return False
+        known = self._trust_known.get(address)
+        if known is None:
+            if len(self._trust_known) >= 4096:
+                self._trust_known.clear()
+            known = self._trust_known[address] = self._in_trusted(address)
+        return known
+
+    def _in_trusted(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(ip, "ipv4_mapped", None)
+        return any((mapped or ip) in network for network in self._trusted)
+
+    def start_sweep(self) -> None:
+        """Begin to look at deadlines, every `SWEEP_INTERVAL`."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SWEEP_INTERVAL, self.start_sweep)
+        now = self._flow.clock()
+        for connection in list(self._open):
+            connection.check_deadline(now)
+
+    def stop_sweep(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __iter__(self) -> Iterator[ClientConnection]:
+        return iter(list(self._open))

@@ -1,0 +1,90 @@
+"""What a client has sent and nobody has used yet, and the request heads that are cut off it."""
+
+from __future__ import annotations
+
+import re
+
+from edge.core import errors
+from edge.core.head import Head, RequestScanner
+from edge.core.section import Section
+from edge.core.settings import LimitSettings
+
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+
+_SECTIONS = 4
+"""Header sections a connection remembers while it is busy: a page's own, its scripts', its images', ..."""
+
+
+class HeadBuffer:
+    """The unused bytes of one connection. Looks at each byte of a head once, however few come at a time."""
+
+    __slots__ = ("_limits", "_scanner", "_searched", "_sections", "data")
+
+    def __init__(self, scanner: RequestScanner, limits: LimitSettings) -> None:
+        self._scanner = scanner
+        self._limits = limits
+        self._searched = 0  # how much of ``data`` is known to hold no end of a head
+        self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
+        self.data = b""
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def add(self, data: bytes) -> None:
+        """More bytes have come."""
+        self.data = self.data + data if self.data else data
+
+    def take(self) -> bytes:
+        """All of it; the caller uses it now."""
+        data, self.data, self._searched = self.data, b"", 0
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Bytes that were taken and belong to the next request."""
+        self.data = data + self.data if self.data else data
+        self._searched = 0
+
+    def forget_sections(self) -> None:
+        """Forget what is remembered of earlier requests: credentials, and 4 kB each."""
+        self._sections = ()
+
+    def head(self) -> Head | None:
+        """Cut the next head off; None while it is incomplete. Raises `EdgeError`."""
+        data = self.data
+        if data[:2] == b"\r\n":
+            # RFC 9112 section 2.2: empty lines before a request are ignored; all of them, or what a
+            # client gets would depend on how its bytes are cut into reads.
+            lines = _EMPTY_LINES.match(data)
+            assert lines is not None
+            data = self.data = data[lines.end() :]
+            self._searched = 0
+        end = data.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end < 0:
+            self._check_start(data)
+            return None
+        if end > self._limits.header_bytes:
+            raise errors.too_large("limits.header_bytes")
+        self.data, self._searched = data[end + 4 :], 0
+        head = self._scanner.scan(data[:end], self._sections)
+        section, recent = head.section, self._sections
+        if not recent or recent[0] is not section:
+            others = [known for known in recent if known is not section]
+            self._sections = (section, *others[: _SECTIONS - 1])
+        return head
+
+    def _check_start(self, data: bytes) -> None:
+        """Refuse at once what cannot become a head any more, rather than wait for its end."""
+        if len(data) > self._limits.header_bytes:
+            raise errors.too_large("limits.header_bytes")
+        start = self._searched
+        if start and data[start - 1] == 0x0D:
+            start -= 1  # a CR whose LF has come only now
+        if _has_half_ends(data[start:]):
+            raise errors.bad_request("lines must end with CR LF")
+        self._searched = len(data)
+
+
+def _has_half_ends(start: bytes) -> bool:
+    """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
+    ends = start.count(b"\r\n")
+    return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends
