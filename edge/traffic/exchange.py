@@ -171,8 +171,9 @@ class Exchange:
         if sent != self.quiet_at:
             self.quiet_at, self.quiet_since = sent, now
         elif now - self.quiet_since >= limit:
+            assert self.answer is not None
             self.client_gone()
-            self.client.abort()
+            self.client.close_truncated(delimited=self.answer.delimited)
 
     def client_gone(self) -> None:
         """The client's connection is lost."""

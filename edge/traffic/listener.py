@@ -377,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
         if self._eof:  # all that will ever come has been read
-            self.transport.close()
+            self._close()
             return
         with contextlib.suppress(OSError, RuntimeError):
             if self.transport.can_write_eof():

@@ -894,6 +894,48 @@ async def test_an_app_that_never_reads_is_given_up(timed: Stage, clock: Clock) -
     await canary_of_its_own(timed, box)
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_a_stream_for_a_client_that_may_be_gone(
+    timed: Stage, clock: Clock, version: str
+) -> None:
+    """After its FIN only bytes tell whether a client reads on: a silent answer ends, visibly cut."""
+
+    async def script(connection: AppConnection, _: bytes) -> None:
+        await connection.send(OK + b"\r\nhalf")
+        await connection.read_to_end()
+
+    box, client = await play(timed, script)
+    await client.send(old(box.get()) if version == "1.0" else box.get())
+    await client.reader.readuntil(b"half")
+    client.end()
+    await clock.run(lambda: bool(ended(timed)["2xx", "", "client_gone"]), step=10)
+    if version == "1.0":
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+    else:
+        assert await client.rest() == b"\r\n"
+    client.close()
+    await until(lambda: not timed.edge.unready())
+    await canary_of_its_own(timed, box)
+    assert idle(timed)
+
+
+async def test_who_waits_when_the_edge_goes(make_stage: MakeStage) -> None:
+    """Parked or dialing, it is told so: nothing of it was sent."""
+    stage = await make_stage(wake={"refused_retry": 60})
+    stage.plane.on_resume = after(asyncio.Event())
+    parked, dialing = await stage.client(), await stage.client()
+    await parked.send(stage.sandbox(await stage.app(), State.PAUSED).get())
+    await dialing.send(stage.sandbox(await stage.app(listening=False)).get())
+    await stage.plane.called("resume")
+    await until(lambda: stage.edge.admission.counts()["exchanges"] == 1)
+    await stage.stop_edge()
+    for client in (parked, dialing):
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (503, "edge_draining")
+        client.close()
+
+
 # --- upgrades -------------------------------------------------------------------------------------------
 
 SWITCH = (

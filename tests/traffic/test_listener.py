@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from tests.flows.scriptedapp import AppConnection
 from tests.flows.stage import MakeStage, Preview, Stage, until
 from tests.traffic.dialogue import (
     HELD,
+    OVER,
     PLENTY,
     Clock,
     canary,
     canary_of_its_own,
     count,
     ended,
+    ended_so,
     first,
     held,
     idle,
@@ -29,6 +32,7 @@ from tests.traffic.dialogue import (
 
 MANY = 40
 ADDRESS = "127.0.0.1"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 def numbered(box: Preview, count: int = MANY) -> list[bytes]:
@@ -514,6 +518,136 @@ async def test_lingering_ends(timed: Stage, clock: Clock) -> None:
     assert len(timed.edge.connections) == 1
     clock.advance(3)
     await until(lambda: not timed.edge.connections)
+    client.close()
+
+
+async def test_a_refused_client_that_has_finished(stage: Stage) -> None:
+    """Nothing more will come from it, so there is nothing to wait for: answered and closed at once."""
+    async with await stage.client() as client:
+        await client.send(b"BAD\r\n\r\n")
+        client.end()
+        assert (await client.answer()).status == 400
+        assert await client.at_end()
+    await until(lambda: not stage.edge.connections)
+
+
+async def test_refusals_a_finished_client_never_reads(make_stage: MakeStage) -> None:
+    """A client that asks, finishes and reads nothing keeps its place only for the stall deadline."""
+    clock = Clock()
+    stage = await make_stage(clock=clock)
+    other, many = stage.sandbox(await stage.app()), 9_000
+    client = await slow_client(stage)
+    await client.send(b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n" * many + b"BAD\r\n\r\n")
+    client.end()
+    await settled(stage, other, lambda: ended(stage)["4xx", "preview_host_unknown", "complete"])
+    await clock.run(lambda: not stage.edge.connections, step=10)
+    client.reset()
+
+
+# --- what exchanges ask of it ---------------------------------------------------------------------------
+
+
+async def test_bodies_of_both_directions_wait_for_slow_readers(stage: Stage) -> None:
+    """A client is stopped for an app that does not read, and an app for a client, on one connection."""
+    go = asyncio.Event()
+    pattern = bytes(range(256)) * (PLENTY // 256)
+
+    async def upload(connection: AppConnection, head: bytes) -> None:
+        await go.wait()
+        await count(connection, head)
+
+    async def download(connection: AppConnection, _: bytes) -> None:
+        await connection.answer(pattern)
+
+    app = await stage.app(first(upload, download))
+    box, other = stage.sandbox(app), stage.sandbox(await stage.app())
+    client = await stage.client()
+    sending = asyncio.create_task(client.send(box.request("POST", "/", body=pattern)))
+    left = await settled(stage, other, client.writer.transport.get_write_buffer_size)
+    assert left > PLENTY - HELD
+    go.set()
+    assert (await client.answer()).body == b"%d" % PLENTY
+    await sending
+    await client.send(box.get())
+    await app.until(lambda: len(app.requests) == 2)
+    await settled(stage, other, lambda: 0)
+    assert (await client.answer()).body == pattern
+    await canary(client, box, app)
+    client.close()
+
+
+async def test_a_body_that_overlaps_its_answer_and_a_reader_that_is_slow(
+    timed: Stage, clock: Clock
+) -> None:
+    """While the client does not read its answer its body may stand still; when it reads, its time runs again."""
+    pattern = bytes(range(256)) * (PLENTY // 256)
+
+    async def script(connection: AppConnection, _: bytes) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % PLENTY)
+        await connection.send(pattern)
+        await connection.read_exactly(5)
+
+    app = await timed.app(first(script))
+    box, other = timed.sandbox(app), timed.sandbox(await timed.app())
+    client = await timed.client()
+    await client.send(box.request("POST", "/", b"Content-Length: 5\r\n") + b"1234")
+    await app.until(lambda: len(app.requests) == 1)
+    await settled(timed, other, lambda: 0)
+    assert (await client.head()).status == 200
+    assert await client.exactly(PLENTY) == pattern
+    assert await client.at_end()  # the body was not complete when its answer was
+    client.close()
+    await canary_of_its_own(timed, box)
+
+
+@pytest.mark.parametrize("how", ["app", "client"])
+async def test_half_an_answer_without_length_is_reset(stage: Stage, how: str) -> None:
+    """An old client could take it for whole, so it does not get a FIN; one that is lost itself is forgotten."""
+    told = asyncio.Event()
+
+    async def script(connection: AppConnection, _: bytes) -> object:
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await told.wait()
+        connection.reset()
+        return OVER
+
+    box, client = stage.sandbox(await stage.app(first(script))), await stage.client()
+    await client.send(box.get().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    await client.reader.readuntil(b"half")
+    if how == "app":
+        told.set()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+    else:
+        client.reset()
+        await ended_so(stage, "2xx", "", "client_gone")
+        told.set()
+    client.close()
+    await until(lambda: not stage.edge.connections)
+    await canary_of_its_own(stage, box)
+
+
+async def test_tunnels_have_no_deadlines_and_keep_their_place(timed: Stage, clock: Clock) -> None:
+    """A silent tunnel stays for hours; its connection is counted until it ends, and no longer."""
+
+    async def script(connection: AppConnection, _: bytes) -> None:
+        await connection.send(SWITCH)
+        await connection.send(await connection.read_to_end())
+
+    box, client = timed.sandbox(await timed.app(first(script))), await timed.client()
+    timed.plane.change_grant(box.grant, expires_at=time.time() + 100_000)
+    assert (await client.ask(box.upgrade(exp=time.time() + 100_000))).status == 101
+    for _ in range(3):
+        await later(timed, clock, 10_000)
+        await canary_of_its_own(timed, timed.sandbox(await timed.app()))
+    await until(lambda: len(timed.edge.connections) == 1)
+    counts = timed.edge.admission.counts()
+    assert (counts["tunnels"], counts["exchanges"], counts["connections"]) == (1, 0, 1)
+    await client.send(b"still here")
+    client.end()
+    assert await client.rest() == b"still here"
+    await until(lambda: timed.edge.admission.counts()["connections"] == 0)
+    assert idle(timed) and not timed.edge.connections
     client.close()
 
 
