@@ -36,6 +36,8 @@ from edge.core.target import Target
 if TYPE_CHECKING:
     from edge.core.outbound import Outward
 
+_ASLEEP = frozenset({State.PAUSED, State.PAUSING})
+"""States that a request would have to wake a sandbox from."""
 MAX_VIA = 5
 """A request that passed through edges this often is a loop (contract: what is forwarded)."""
 MAX_COOKIES = 4
@@ -64,6 +66,9 @@ class View(Protocol):
 
     def has_room(self, sandbox_id: str) -> bool:
         """Whether one more exchange may run or wait there."""
+
+    def sleeps_through(self, head: Head) -> str | None:
+        """The kind of this request, if it is one that does not wake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +219,8 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
         return Refuse(errors.overloaded("admission.in_flight_per_sandbox"), access)
     if record.state is State.RUNNING:
         return Forward(access, record, grant)
+    if record.state in _ASLEEP and (kind := view.sleeps_through(head)) is not None:
+        return Refuse(EdgeError(errors.WAKE_SUPPRESSED_BY_POLICY, {"kind": kind}), access)
     return Wake(access, record)
 
 

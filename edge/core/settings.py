@@ -127,6 +127,38 @@ class WakeSettings(Group):
     """Bytes of a waiting client that are read and held, so that its leaving is noticed."""
 
 
+class WakePolicySettings(Group):
+    """Which kinds of requests wake a paused sandbox; the others get ``wake_suppressed_by_policy``."""
+
+    prefetch: bool = False
+    """Whether a prefetch wakes (``Sec-Purpose: prefetch``, also ``Purpose`` and ``X-Moz``)."""
+    preflight: bool = True
+    """Whether a CORS preflight wakes (OPTIONS with Origin and Access-Control-Request-Method)."""
+    head: bool = True
+    """Whether HEAD wakes."""
+    favicon: bool = True
+    """Whether the icons that browsers ask for by themselves wake (``/favicon.ico``, ``/apple-touch-icon*``)."""
+    monitors: bool = True
+    """Whether requests of the monitors in ``monitor_agents`` wake."""
+    monitor_agents: tuple[str, ...] = (
+        "Better Stack",
+        "Blackbox-Exporter",
+        "DatadogSynthetics",
+        "ELB-HealthChecker",
+        "GoogleHC",
+        "GoogleStackdriverMonitoring",
+        "HetrixTools",
+        "Pingdom",
+        "Site24x7",
+        "StatusCake",
+        "Uptime-Kuma",
+        "UptimeRobot",
+        "kube-probe",
+        "updown.io",
+    )
+    """Parts of the User-Agent, in any letter case, by which monitors are known."""
+
+
 class CatalogSettings(Group):
     """How long records are believed without word from the control plane."""
 
@@ -254,6 +286,7 @@ class Settings(Group):
     tokens: TokenSettings = TokenSettings()
     cookie: CookieSettings
     wake: WakeSettings = WakeSettings()
+    wake_policy: WakePolicySettings = WakePolicySettings()
     catalog: CatalogSettings = CatalogSettings()
     admission: AdmissionSettings = AdmissionSettings()
     deadlines: DeadlineSettings = DeadlineSettings()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from edge.core.credentials import Expectation, Keys, TokenCache
 from edge.core.errors import EdgeError
+from edge.core.head import Head
+from edge.core.policy import WakePolicy
 from edge.core.records import GrantRecord, Missing, SandboxRecord
 from edge.core.settings import Settings
 from edge.core.target import Target, target_reader
@@ -35,6 +37,8 @@ class Knowledge:
         self.sandbox: Callable[[str], SandboxRecord | Missing] = catalog.sandbox
         self.grant: Callable[[str], GrantRecord | Missing] = catalog.grant
         self.has_room: Callable[[str], bool] = admission.has_room
+        policy = WakePolicy(settings.wake_policy)
+        self.sleeps_through: Callable[[Head], str | None] = policy.sleeps_through
 
     @property
     def keys(self) -> Keys:

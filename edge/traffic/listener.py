@@ -197,7 +197,8 @@ class ClientConnection(asyncio.Protocol):
             self._parsing = False
         if self._eof and self.exchange is None and not self._held_up():
             self._close()
-        self._adjust_reading()
+        if self._buffer.data or not self._reading:
+            self._adjust_reading()
 
     def _go_on(self) -> None:
         self._yielded = False
@@ -301,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
             self._expect(self._deadlines.idle, "deadlines.idle", self._close)
         if self._buffer.data:
             self._next()
-        else:
+        elif not self._reading:
             self._adjust_reading()
 
     def close_truncated(self, *, delimited: bool) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import html
 import json
+import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
 
+_SLOT = "{request_id}"
 RETRY_AFTER = 5
 """Seconds a client is asked to wait after a 503 (contract: wake)."""
 
@@ -35,6 +38,9 @@ def wants_page(head: Head) -> bool:
     """Whether a person is looking: a navigation by fetch metadata, else a GET that prefers HTML."""
     if head.websocket or head.proxy_mode:
         return False
+    fields = head.section.block
+    if b"navigate" not in fields and b"text/html" not in fields.lower():
+        return False  # a flood is refused by this line
     mode = head.value(b"sec-fetch-mode")
     if mode is not None:
         return mode == b"navigate"
@@ -69,7 +75,7 @@ def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool)
         kind, body = "application/json", _document(error, request_id)
     lines = [
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
-        f"Date: {formatdate(usegmt=True)}",
+        f"Date: {_date(int(time.time()))}",
         f"Content-Type: {kind}",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
@@ -92,18 +98,32 @@ def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool)
     return answer if head is not None and head.method == b"HEAD" else answer + body
 
 
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 def _document(error: EdgeError, request_id: str) -> bytes:
-    problem = error.problem
-    document: dict[str, object] = {
+    if not error.details:
+        return _plain_document(error.problem).replace(_SLOT, request_id).encode()
+    document = _members(error.problem, request_id) | {"details": dict(error.details)}
+    return json.dumps(document).encode()
+
+
+@lru_cache(maxsize=256)  # more than there are problems
+def _plain_document(problem: Problem) -> str:
+    """The document without its request id, which is a token (RFC 9110 section 5.6.2) and needs no escapes."""
+    return json.dumps(_members(problem, _SLOT))
+
+
+def _members(problem: Problem, request_id: str) -> dict[str, object]:
+    return {
         "error": problem.message,
         "code": problem.code,
         "request_id": request_id,
         "retryable": problem.retryable,
         "suggested_action": problem.action,
     }
-    if error.details:
-        document["details"] = dict(error.details)
-    return json.dumps(document).encode()
 
 
 def _page(error: EdgeError, request_id: str) -> bytes:

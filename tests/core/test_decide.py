@@ -84,6 +84,9 @@ class Sight:
         self.asked.append("grant")
         return self.its_grant
 
+    def sleeps_through(self, head: Head) -> str | None:
+        return "prefetch" if head.value(b"sec-purpose") else None
+
     def has_room(self, sandbox_id: str) -> bool:
         self.asked.append("room")
         return self.room

@@ -67,6 +67,9 @@ class Sight:
         self.looks += 1
         return GRANT
 
+    def sleeps_through(self, head: Head) -> str | None:
+        return "prefetch" if head.value(b"sec-purpose") else None
+
     def has_room(self, sandbox_id: str) -> bool:
         return True
 
