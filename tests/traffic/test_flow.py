@@ -9,9 +9,9 @@ import pytest
 
 from edge.core.records import State, Upstream
 from tests.flows.mint import Mint
-from tests.flows.scripts import after
+from tests.flows.scripts import after, hang
 from tests.flows.stage import PORT, MakeStage, Preview, Stage, until
-from tests.traffic.dialogue import canary, canary_of_its_own, ended, first, held, idle, say
+from tests.traffic.dialogue import Clock, canary, canary_of_its_own, ended, first, held, idle, say
 
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -246,6 +246,25 @@ async def test_a_forged_signature_is_remembered_and_charged(make_stage: MakeStag
         assert (await client.ask(box.get(token=known))).status == 200
 
 
+async def test_a_key_nobody_knew_is_learned(
+    make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good token by a new key makes the edge ask for the keys again, waits for them, and is served."""
+    monkeypatch.setattr("edge.state.keys.HINT_INTERVAL", 0.0)  # the first load was just now
+    stage = await make_stage(jwks="url")
+    app = await stage.app()
+    box, young = stage.sandbox(app), Mint(kid="k2")
+    stage.plane.jwks = {"keys": stage.mint.jwks["keys"] + young.jwks["keys"]}
+    async with await stage.client() as client:
+        token = box.token(key=young.private, headers={"kid": "k2"})
+        answer = await client.ask(box.request("POST", "/new-key", body=b"x", token=token))
+        assert answer.body == b"POST /new-key HTTP/1.1\nx"
+        unknown = box.token(key=Mint().private, headers={"kid": "k3"})
+        answer = await client.ask(box.get(token=unknown))
+        assert (answer.status, answer.code) == (401, "edge_token_invalid")
+        await canary(client, box, app)
+
+
 # --- park -------------------------------------------------------------------------------------------------
 
 
@@ -301,9 +320,10 @@ async def test_a_wake_is_told_in_its_phases(stage: Stage) -> None:
 # --- room -------------------------------------------------------------------------------------------------
 
 
-async def test_no_room_in_a_sandbox(make_stage: MakeStage) -> None:
+@pytest.mark.parametrize("limit", ["in_flight_per_sandbox", "in_flight_per_grant"])
+async def test_no_room_in_a_sandbox(make_stage: MakeStage, limit: str) -> None:
     """One exchange too many is refused at once and dials nothing; the place is free with the answer's end."""
-    stage, release = await make_stage(admission={"in_flight_per_sandbox": 1}), asyncio.Event()
+    stage, release = await make_stage(admission={limit: 1}), asyncio.Event()
     app = await stage.app(first(held(release)))
     box, other = stage.sandbox(app), stage.sandbox(await stage.app())
     async with await stage.client() as one, await stage.client() as two:
@@ -316,6 +336,36 @@ async def test_no_room_in_a_sandbox(make_stage: MakeStage) -> None:
         assert (await one.answer()).body == b"GET /first HTTP/1.1\n"
         await canary(two, box, app)
     assert app.connections == 1 and idle(stage)
+
+
+async def test_a_wake_whose_port_never_accepts(make_stage: MakeStage) -> None:
+    """The wait ends with the window, and the wake is told as a failed one."""
+    stage = await make_stage(wake={"window": 0.4})
+    app = await stage.app(listening=False)
+    box = stage.sandbox(app, State.PAUSED)
+    async with await stage.client() as client:
+        answer = await client.ask(box.get())
+        assert (answer.status, answer.code) == (503, "sandbox_resume_timeout")
+        assert _samples(stage, "preview_edge_wakes", "outcome")["sandbox_resume_timeout"] == 1
+        await app.listen()
+        await canary(client, box)
+    assert stage.plane.incarnations[box.id] == 1
+
+
+def _samples(stage: Stage, family: str, label: str) -> dict[str, float]:
+    """A counter of the edge by the values of its only label."""
+    return {
+        sample.labels[label]: sample.value
+        for found in stage.edge.metrics.collect()
+        if found.name == family
+        for sample in found.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def _refused(stage: Stage) -> float:
+    """Dials that were refused so far."""
+    return _samples(stage, "preview_edge_upstream_connects", "outcome")["refused"]
 
 
 # --- what routes ask --------------------------------------------------------------------------------------
@@ -334,12 +384,43 @@ async def test_a_refused_port_while_the_control_plane_is_down(make_stage: MakeSt
         await app.stop()
         await stage.plane.stop()
         asking = asyncio.create_task(client.ask(box.get("/waits")))
-        await until(lambda: stage.edge.admission.counts()["exchanges"] == 1)
+        refused = _refused(stage)
+        await until(lambda: _refused(stage) >= refused + 2)  # it has asked, and goes on in spite
         assert known.state is State.RUNNING and not asking.done()
         await stage.plane.start()
         revived = await stage.app()
         stage.plane.change_sandbox(
             box.id, upstream=Upstream("127.0.0.1", {PORT: revived.port}), incarnation=3
+        )
+        assert (await asking).body == b"GET /waits HTTP/1.1\n"
+        await canary(client, box, revived)
+
+
+async def test_a_refused_port_when_nothing_is_believed_any_more(make_stage: MakeStage) -> None:
+    """A look-up without an answer, and a record too old to be believed: what was begun is gone on with."""
+    clock = Clock()
+    stage = await make_stage(
+        clock=clock, wake={"refused_retry": 10_000}, control_plane={"timeout": 0.3}
+    )
+    app = await stage.app()
+    box = stage.sandbox(app)
+    async with await stage.client() as client:
+        await canary(client, box)
+        await app.stop()
+        stage.plane.fault = hang
+        asked = stage.plane.counts["sandbox"]
+        asking = asyncio.create_task(client.ask(box.get("/waits")))
+        await stage.plane.called("sandbox", asked + 1)
+        stage.plane.fall_silent()
+        clock.advance(1000)
+        refused = _refused(stage)
+        await until(lambda: _refused(stage) > refused)
+        stage.plane.fault = None
+        stage.plane.fall_silent(silent=False)
+        await until(lambda: not stage.edge.unready())
+        revived = await stage.app()
+        stage.plane.change_sandbox(
+            box.id, upstream=Upstream("127.0.0.1", {PORT: revived.port}), incarnation=2
         )
         assert (await asking).body == b"GET /waits HTTP/1.1\n"
         await canary(client, box, revived)
