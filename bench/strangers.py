@@ -71,7 +71,7 @@ def measure_strangers(
     edge: Contender, good: Job, kinds: dict[str, list[str]], cores: Cores, rounds: int
 ) -> list[StrangersResult]:
     """All kinds, each in turns with calm. Raises `BenchError` when a good request went wrong."""
-    job = replace(good, port=edge.port, rate=GOOD_RATE, seconds=1.5)
+    job = replace(good, port=edge.port, rate=GOOD_RATE, seconds=3.0)
     results = []
     for kind, messages in kinds.items():
         result = StrangersResult(kind, [], [])
