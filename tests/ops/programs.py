@@ -113,7 +113,8 @@ class Program:
 
     def ended(self, seconds: float = PATIENCE) -> int:
         """Its exit status, once it has ended by itself."""
-        return self.process.wait(seconds)
+        assert eventually(lambda: self.over, seconds), f"it goes on: {self.out}\n{self.err}"
+        return self.process.wait()
 
 
 def family(folder: Path) -> dict[int, str]:

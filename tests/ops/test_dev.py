@@ -232,8 +232,7 @@ def full(tmp_path: Path) -> Iterator[Dev]:
             sandbox, url, _ = one.sandbox(DAEMONS + SERVER)
             assert eventually(lambda url=url: fetch(url)[0] == 200)
         one.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
-        sleeps = [command for command in family(tmp_path).values() if command == "sleep 1000 "]
-        assert len(sleeps) == 6
+        assert eventually(lambda: list(family(tmp_path).values()).count("sleep 1000 ") == 6)
         yield one
 
 
@@ -306,6 +305,7 @@ def test_a_signal_before_everything_is_up(tmp_path: Path) -> None:
 
 def test_two_of_them_in_one_directory(dev: Dev, tmp_path: Path) -> None:
     """The second would end the first one's sandboxes: refused in one line, exit status 2."""
+    assert not dev.over, dev.err
     data = str(dev.folder / dev.row("data"))
     with Dev(tmp_path, "--data-dir", data) as second:
         assert second.ended() == 2
