@@ -19,15 +19,10 @@ ELSEWHERE = {
 }
 """Entry points, which are tested by starting them."""
 
-PENDING = {Path("traffic") / name for name in "flow.py".split()}
-"""Tested by whole flows so far. Nothing may be added here."""
-
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_module_has_a_test_file_of_its_name(module: Path) -> None:
     """CONTRIBUTING.md promises it, so that nobody has to search."""
     expected = ELSEWHERE.get(module, module.with_name(f"test_{module.name}"))
     found = (ROOT / "tests" / expected).is_file()
-    if not found and module in PENDING:
-        pytest.xfail("pending")
     assert found, f"edge/{module} lacks tests/{expected}"
