@@ -46,6 +46,10 @@ _MAX_DESCRIPTORS = 64
 Request = dict[str, object]
 
 
+LEAST_MEMORY = 4096
+"""Bytes that any process holds."""
+
+
 class Refused(Exception):
     """The request cannot be met; ``error`` names why in one word, the text says it."""
 
@@ -214,7 +218,8 @@ class Supervisor:
         return self._freezer.kill_all()
 
     def _memory(self, _: Request) -> int:
-        return sum(process.memory for process in self._freezer.members())
+        # The kernel's counts lag behind and may be 0 for a small process, which still holds a page at least.
+        return sum(max(process.memory, LEAST_MEMORY) for process in self._freezer.members())
 
 
 def _prctl() -> Callable[[int, int], None]:
