@@ -16,7 +16,12 @@ _SECTIONS = 4
 
 
 class HeadBuffer:
-    """The unused bytes of one connection. Looks at each byte of a head once, however few come at a time."""
+    """The unused bytes of one connection. Looks at each byte of a head once, however few come at a time.
+
+    ``data`` is what a read brought, as it came, for as long as that is one whole head. What comes in
+    pieces, or many heads at a time, is collected in a bytearray: bytes would be copied for every
+    read that adds to them, and for every head that is cut off them.
+    """
 
     __slots__ = ("_limits", "_scanner", "_searched", "_sections", "data")
 
@@ -25,19 +30,29 @@ class HeadBuffer:
         self._limits = limits
         self._searched = 0  # how much of ``data`` is known to hold no end of a head
         self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
-        self.data = b""
+        self.data: bytes | bytearray = b""
 
     def __len__(self) -> int:
         return len(self.data)
 
     def add(self, data: bytes) -> None:
         """More bytes have come."""
-        self.data = self.data + data if self.data else data
+        if self.data:
+            self._collect().extend(data)
+        else:
+            self.data = data
+
+    def _collect(self) -> bytearray:
+        """``data``, so that it can be added to and cut in place."""
+        data = self.data
+        if not isinstance(data, bytearray):
+            data = self.data = bytearray(data)
+        return data
 
     def take(self) -> bytes:
         """All of it; the caller uses it now."""
         data, self.data, self._searched = self.data, b"", 0
-        return data
+        return bytes(data)
 
     def give_back(self, data: bytes) -> None:
         """Bytes that were taken and belong to the next request."""
@@ -56,23 +71,35 @@ class HeadBuffer:
             # client gets would depend on how its bytes are cut into reads.
             lines = _EMPTY_LINES.match(data)
             assert lines is not None
-            data = self.data = data[lines.end() :]
-            self._searched = 0
+            length = lines.end()
+            del lines  # it would forbid to cut what it has matched
+            data = self._cut(length)
         end = data.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
             self._check_start(data)
             return None
         if end > self._limits.header_bytes:
             raise errors.too_large("limits.header_bytes")
-        self.data, self._searched = data[end + 4 :], 0
-        head = self._scanner.scan(data[:end], self._sections)
+        block = bytes(data[:end])
+        if end + 4 == len(data):
+            self.data, self._searched = b"", 0
+        else:
+            self._cut(end + 4)
+        head = self._scanner.scan(block, self._sections)
         section, recent = head.section, self._sections
         if not recent or recent[0] is not section:
             others = [known for known in recent if known is not section]
             self._sections = (section, *others[: _SECTIONS - 1])
         return head
 
-    def _check_start(self, data: bytes) -> None:
+    def _cut(self, length: int) -> bytearray:
+        """Drop so many bytes from the start; the rest."""
+        self._searched = 0
+        data = self._collect()
+        del data[:length]
+        return data
+
+    def _check_start(self, data: bytes | bytearray) -> None:
         """Refuse at once what cannot become a head any more, rather than wait for its end."""
         if len(data) > self._limits.header_bytes:
             raise errors.too_large("limits.header_bytes")
@@ -82,9 +109,10 @@ class HeadBuffer:
         if _has_half_ends(data[start:]):
             raise errors.bad_request("lines must end with CR LF")
         self._searched = len(data)
+        self._collect()
 
 
-def _has_half_ends(start: bytes) -> bool:
+def _has_half_ends(start: bytes | bytearray) -> bool:
     """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
     ends = start.count(b"\r\n")
     return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends

@@ -76,7 +76,8 @@ class AnswerRelay:
     final: Answer | None = None
     payload = 0
     surplus = b""
-    _buffer = b""
+    _buffer: bytes | bytearray = b""  # of a head that is not complete
+    _searched = 0  # how much of it is known to hold no end of a head
     _interims = 0
     _chunk_out = False
     _left = 0  # of a body of known length, which is counted and not parsed
@@ -118,12 +119,13 @@ class AnswerRelay:
     def _heads(self, data: bytes) -> bytes:
         """Interim heads and the final one, with what follows it."""
         if self._buffer:
-            data = self._buffer + data
+            return self._more_of_head(data)
         out = b""
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0 or end > self._limits:
-                self._buffer = self._without_end(data, end)
+                self._check_start(data, end)
+                self._buffer, self._searched = bytearray(data), len(data)
                 return out
             answer = self._scanner.scan(
                 data[:end],
@@ -133,24 +135,33 @@ class AnswerRelay:
             )
             data = data[end + 4 :]
             if answer.status >= 200:
-                self._buffer = b""
                 return out + self._final(answer, data)
             if answer.status == 101:
-                self._buffer = b""
                 return out + self._upgrade(answer, data)
             out += self._interim(answer)
 
-    def _without_end(self, data: bytes, end: int) -> bytes:
-        """What is kept of a head that is not complete. Raises where it will never be a good one."""
+    def _more_of_head(self, data: bytes) -> bytes:
+        """More of a head that comes in pieces. However small they are, each byte is looked at once."""
+        kept = self._buffer
+        kept += data
+        end = kept.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end < 0:
+            self._check_start(kept, end)
+            self._searched = len(kept)
+            return b""
+        self._buffer, self._searched = b"", 0
+        return self._heads(bytes(kept))
+
+    def _check_start(self, data: bytes | bytearray, end: int) -> None:
+        """Refuse a head that is not complete and will never be a good one."""
         # Without an end yet, its first three bytes may already be there.
         if end > self._limits or len(data) > self._limits + 3:
             raise InvalidAnswer("the header fields are too large")
         start = data[:7]
         if start != b"HTTP/1."[: len(start)]:
             raise InvalidAnswer("the answer is not HTTP/1.x")
-        if _BARE_LF.search(data):
+        if _BARE_LF.search(data, self._searched):
             raise InvalidAnswer("a line of the head ends without CR")
-        return data
 
     def _interim(self, answer: Answer) -> bytes:
         self._interims += 1
