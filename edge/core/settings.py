@@ -202,22 +202,22 @@ class AdmissionSettings(Group):
 
 
 class DeadlineSettings(Group):
-    """How long each side may take. All in seconds; 0 = off."""
+    """How long each side may take. All in seconds."""
 
     header: Seconds = 10.0
-    """From the first byte of a request head (or the connection's start) to its last."""
+    """From the first byte of a request head (or the connection's start) to its last; 0 = any time."""
     idle: Seconds = 75.0
-    """A kept-alive client connection without a request."""
+    """A kept-alive client connection without a request; 0 = any time."""
     body_stall: Seconds = 60.0
-    """A request body or an answer that does not move because of the client, or that may have nobody to read it: its client has sent a FIN."""
+    """A request body or an answer that does not move because of the client, or that may have nobody to read it: its client has sent a FIN; 0 = any time."""
     connect: Annotated[float, Field(gt=0)] = 2.0
     """One attempt to connect to an app."""
     first_byte: Seconds = 300.0
-    """From the request's last byte to the first byte of the app's answer."""
+    """From the request's last byte to the first byte of the app's answer; 0 = any time."""
     upstream_idle: Seconds = 15.0
-    """A kept-alive connection to an app without a request."""
+    """A kept-alive connection to an app without a request; 0 = any time."""
     linger: Seconds = 2.0
-    """Reading on after an answer that ends a connection, so that the answer is not lost to a reset."""
+    """Reading on after an answer that ends a connection, so that the answer is not lost to a reset; 0 = the least, which is 0.25."""
 
 
 class LimitSettings(Group):

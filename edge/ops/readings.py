@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edge.core.settings import DeadlineSettings
 from edge.ops.metrics import Metrics
-from edge.traffic.connections import Connections
+from edge.traffic.flow import Flow
 from edge.wake.admission import Admission
 from edge.wake.catalog import Catalog, Trust
 from edge.wake.usage import UsageReporter
 
-DEADLINES = tuple(
-    f"deadlines.{name}" for name in ("header", "idle", "body_stall", "first_byte", "linger")
-)
-"""Those that end a client's exchange or connection."""
+DEADLINES = tuple(f"deadlines.{name}" for name in DeadlineSettings.model_fields)
+"""All of them: a counter that has never moved is there, too."""
 
 
 class Parts(Protocol):
@@ -23,7 +22,7 @@ class Parts(Protocol):
     admission: Admission
     catalog: Catalog
     usage: UsageReporter
-    connections: Connections
+    flow: Flow
 
     def unready(self) -> list[str]:
         """Why the edge should get no traffic."""
@@ -42,8 +41,8 @@ def register_readings(edge: Parts) -> None:
     gauge("waiting", "Exchanges that wait for a wake.", lambda: counts()["waiting"])
     counter(
         "deadlines_passed",
-        "Deadlines of client connections that have passed, by the setting they come from.",
-        lambda: dict.fromkeys(DEADLINES, 0.0) | edge.connections.passed,
+        "Deadlines that have passed, by setting.",
+        lambda: dict.fromkeys(DEADLINES, 0.0) | edge.flow.passed,
         label="setting",
     )
     gauge(

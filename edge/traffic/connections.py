@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
@@ -17,7 +16,7 @@ from edge.traffic.listener import SWEEP_INTERVAL, ClientConnection
 
 
 class Connections:
-    """Every client connection. ``passed`` counts deadlines that have passed, by their setting."""
+    """Every client connection."""
 
     def __init__(self, flow: Flow, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
         self._flow = flow
@@ -25,7 +24,6 @@ class Connections:
         self._trust_known: dict[str, bool] = {}
         self._open: set[ClientConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.passed: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -81,6 +82,7 @@ class Flow:
         self.wall = wall
         self.clock = clock
         self.draining = False
+        self.passed: Counter[str] = Counter()  # deadlines that have passed, by their setting
         self.public_scheme = settings.public_scheme.encode()
         self.scanner = RequestScanner(max_fields=limits.header_count, max_line=limits.request_line)
         self._answers = AnswerScanner(max_fields=limits.header_count)

@@ -169,7 +169,10 @@ class ClientConnection(asyncio.Protocol):
         for a client that does not read: its answers would pile up here, as many as it cares to ask for.
         And after ``limits.pipelined`` of them, whoever else has something to do has a turn.
         """
-        if self._parsing or self._yielded:
+        if self._parsing:
+            return
+        if self._yielded:  # reads go on between the turns, and must not pile up
+            self._adjust_reading()
             return
         self._parsing = True
         most = self._flow.settings.limits.pipelined
@@ -346,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
             self._rested = True
         if self._deadline and now >= self._deadline:
             self._deadline = 0.0
-            self._served.passed[self._setting] += 1
+            self._flow.passed[self._setting] += 1
             self._on_deadline()
 
     def close_if_idle(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -139,6 +139,7 @@ class Owner(Protocol):
     """What routes need from the flow."""
 
     settings: Settings
+    passed: Counter[str]
 
     def clock(self) -> float:
         """Monotonic seconds."""
@@ -239,6 +240,13 @@ class Route:
             self.forget(connection)
             connection.transport.close()
 
+    def close_overdue(self, before: float) -> None:
+        """The same, because ``deadlines.upstream_idle`` has passed for them."""
+        kept = len(self._idle)
+        self.close_idle(before)
+        if closed := kept - len(self._idle):
+            self._owner.passed["deadlines.upstream_idle"] += closed
+
     def retire(self) -> list[Exchange]:
         """This incarnation is over: keep nothing. The exchanges still waiting here."""
         self.retired = True
@@ -301,6 +309,7 @@ class Route:
                 )
         except TimeoutError:
             outcome = "timeout"
+            self._owner.passed["deadlines.connect"] += 1
         except ConnectionRefusedError:
             outcome = "refused"
         except OSError:
@@ -368,7 +377,7 @@ class Upstreams:
         before = self._owner.clock() - idle
         for key, route in list(self._routes.items()):
             if idle:
-                route.close_idle(before)
+                route.close_overdue(before)
             if route.unused:
                 self._drop(key)
 

@@ -200,7 +200,7 @@ async def requests_per_connection(make_stage: MakeStage) -> None:
 
 async def passes(stage: Stage, clock: Clock, setting: str) -> None:
     """Let time pass until this deadline has."""
-    await clock.run(lambda: stage.edge.connections.passed[f"deadlines.{setting}"] > 0, 1.0)
+    await clock.run(lambda: stage.edge.flow.passed[f"deadlines.{setting}"] > 0, 1.0)
 
 
 async def header(make_stage: MakeStage) -> None:

@@ -64,4 +64,4 @@ async def test_the_slow_end_and_the_healthy_do_not_notice(
     await until(lambda: idle(stage) and not stage.edge.connections)
     if passed:  # (a server that answers ranges at once is left alone by the tool)
         assert most > CONNECTIONS // 2, said[-2000:]
-        assert stage.edge.connections.passed[f"deadlines.{passed}"] > 0, said[-2000:]
+        assert stage.edge.flow.passed[f"deadlines.{passed}"] > 0, said[-2000:]
