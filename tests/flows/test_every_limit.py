@@ -6,16 +6,30 @@ The table below is held against the settings: a limit that is added needs a row.
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable
 
 import pytest
+from pydantic import ValidationError
 
-from edge.core.records import State
-from edge.core.settings import AdmissionSettings, DeadlineSettings, LimitSettings
-from tests.flows.rawclient import Answer
+from edge.core.records import State, Upstream
+from edge.core.settings import AdmissionSettings, DeadlineSettings, Group, LimitSettings, Settings
+from edge.ops.memory import resident
+from tests.flows.rawclient import Answer, RawClient
+from tests.flows.scriptedapp import AppConnection
 from tests.flows.scripts import after
-from tests.flows.stage import MakeStage, Stage, until
-from tests.traffic.dialogue import Clock, canary, first, held, say
+from tests.flows.stage import PORT, MakeStage, Stage, until
+from tests.traffic.dialogue import (
+    Clock,
+    a_mute_port,
+    canary,
+    canary_of_its_own,
+    echo_one,
+    first,
+    held,
+    later,
+    say,
+)
 
 LIMITS = {
     *(f"admission.{name}" for name in AdmissionSettings.model_fields),
@@ -26,6 +40,16 @@ LIMITS = {
     "tokens.failures_per_minute",
 }
 SWITCH = b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ROOM = 128 << 20
+"""Bytes this process may grow by before an edge in it calls memory short."""
+
+
+async def echoing(connection: AppConnection, _: bytes) -> None:
+    """Become a tunnel that says everything back."""
+    await connection.send(SWITCH)
+    while data := await connection.read_some():
+        await connection.send(data)
 
 
 def counted(stage: Stage, metric: str, setting: str) -> float:
@@ -96,25 +120,35 @@ async def waiting(make_stage: MakeStage) -> None:
 
 
 async def memory_bytes(make_stage: MakeStage) -> None:
-    """New connections and requests are shed; a stream and a tunnel go on; relief brings all back."""
-    stage, release = await make_stage(admission={"memory_bytes": 1 << 50}), asyncio.Event()
-    upgraded = first(say(SWITCH), held(release))
-    box = stage.sandbox(await stage.app(upgraded))
+    """New connections and requests are refused; a stream and a tunnel go on; relief brings all back."""
+    if not resident():
+        pytest.skip("this system does not say how much memory a process takes")
+    stage = await make_stage(admission={"memory_bytes": resident() + ROOM})
+    app = await stage.app(first(echoing, say(CHUNKED)))
+    box = stage.sandbox(app)
     async with await stage.client() as tunnel, await stage.client() as stream:
         await tunnel.send(box.upgrade("/"))
         assert (await tunnel.answer()).status == 101
         await stream.send(box.get("/"))
-        await until(lambda: stage.edge.admission.counts()["exchanges"] == 1)
+        assert (await stream.head()).status == 200
         async with await stage.client() as kept:
             await canary(kept, box)
-            stage.edge.admission.pressed = True
-            overloaded(stage, await kept.ask(box.get("/")), "admission.memory_bytes")
-            overloaded(stage, await stage.ask(box.get("/")), "admission.memory_bytes")
-            release.set()
-            assert (await stream.answer()).status == 200
-            assert stage.edge.admission.counts()["tunnels"] == 1
-            stage.edge.admission.pressed = False
+            with mmap.mmap(-1, 2 * ROOM) as taken:
+                for page in range(0, len(taken), mmap.PAGESIZE):
+                    taken[page] = 1
+                await until(lambda: stage.edge.admission.pressed)
+                overloaded(stage, await kept.ask(box.get("/")), "admission.memory_bytes")
+                overloaded(stage, await stage.ask(box.get("/")), "admission.memory_bytes")
+                await tunnel.send(b"ping")
+                assert await tunnel.exactly(4) == b"ping"
+                for part in (b"one", b"two"):
+                    await app.played[1].send(b"3\r\n%b\r\n" % part)
+                    assert await stream.chunk() == part
+                await app.played[1].send(b"0\r\n\r\n")
+                assert await stream.chunk() == b""
+            await until(lambda: not stage.edge.admission.pressed)
             await canary(kept, box)
+            await canary_of_its_own(stage, box)
 
 
 # --- sizes --------------------------------------------------------------------------------------------
@@ -253,12 +287,14 @@ async def first_byte(make_stage: MakeStage) -> None:
 
 
 async def connect(make_stage: MakeStage) -> None:
-    """An address that never answers is unreachable."""
+    """A port that neither accepts nor refuses is given up: 502."""
     stage = await make_stage(wake={"refused_retry": 0}, deadlines={"connect": 0.05})
-    app = await stage.app(listening=False)
-    box = stage.sandbox(app)
-    answer = await stage.ask(box.get("/"))
-    assert answer.code in ("edge_runtime_host_unreachable", "preview_service_not_ready")
+    box = stage.sandbox(await stage.app())
+    with a_mute_port() as port:
+        stage.plane.change_sandbox(box.id, upstream=Upstream("127.0.0.1", {PORT: port}))
+        answer = await stage.ask(box.get("/"))
+    assert (answer.status, answer.code) == (502, "edge_runtime_host_unreachable")
+    assert counted(stage, "deadlines_passed", "deadlines.connect") >= 1
 
 
 async def upstream_idle(make_stage: MakeStage) -> None:
@@ -268,7 +304,8 @@ async def upstream_idle(make_stage: MakeStage) -> None:
     app = await stage.app()
     box = stage.sandbox(app)
     assert (await stage.ask(box.get("/"))).status == 200
-    await clock.run(lambda: not len(stage.edge.flow._upstreams), 5.0)
+    await passes(stage, clock, "upstream_idle")
+    assert counted(stage, "deadlines_passed", "deadlines.upstream_idle") == 1
     assert (await stage.ask(box.get("/"))).status == 200
     assert app.connections == 2
 
@@ -334,9 +371,106 @@ def test_every_limit_is_shown() -> None:
     assert set(SHOWN) == LIMITS
 
 
+@pytest.mark.parametrize("setting", sorted(LIMITS))
+def test_what_zero_means_is_said(setting: str) -> None:
+    """In the setting's own words, which docs/settings.md repeats; or zero is refused."""
+    group, _, name = setting.partition(".")
+    kind = Settings.model_fields[group].annotation
+    assert isinstance(kind, type) and issubclass(kind, Group)
+    try:
+        kind.model_validate({name: 0})
+        refused_fields = set()
+    except ValidationError as e:
+        refused_fields = {error["loc"] for error in e.errors()}
+    said = "; 0 = " in (kind.model_fields[name].description or "")
+    assert said == ((name,) not in refused_fields)
+
+
 @pytest.mark.parametrize("show", dict.fromkeys(SHOWN.values()), ids=lambda one: one.__name__)
 async def test_a_limit_is_reached(
     make_stage: MakeStage, show: Callable[[MakeStage], Awaitable[None]]
 ) -> None:
     """See the function of that name above."""
     await show(make_stage)
+
+
+# --- zero -----------------------------------------------------------------------------------------------
+
+
+async def test_one_byte_of_memory_is_always_too_much(make_stage: MakeStage) -> None:
+    """Every connection is told so; the admin listener answers."""
+    stage = await make_stage(admission={"memory_bytes": 1})
+    await until(lambda: stage.edge.admission.pressed)
+    async with await stage.client() as client:
+        overloaded(stage, await client.answer(), "admission.memory_bytes")
+        assert await client.at_end()
+    async with await RawClient.open(stage.edge.admin_port) as admin:
+        await admin.send(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n")
+        page = await admin.answer()
+    assert b'limits_reached_total{setting="admission.memory_bytes"} 1.0' in page.body
+
+
+async def test_zero_is_no_limit(make_stage: MakeStage) -> None:
+    """Twenty wait at once, run at once and forge at once, and nobody is refused for want of room."""
+    stage, ready, release = (
+        await make_stage(
+            admission=dict.fromkeys(AdmissionSettings.model_fields, 0),
+            wake={"budget_per_hour": 0},
+            tokens={"failures_per_minute": 0},
+        ),
+        asyncio.Event(),
+        asyncio.Event(),
+    )
+    stage.plane.on_resume = after(ready)
+    box = stage.sandbox(await stage.app(first(*[held(release)] * 20)), State.PAUSED)
+    good = box.token()
+    clients = [await stage.client() for _ in range(20)]
+    for client in clients:
+        await client.send(box.get("/", token=good))
+    await until(lambda: stage.edge.admission.counts()["waiting"] == 20)
+    ready.set()
+    await until(lambda: stage.edge.admission.counts()["exchanges"] == 20)
+    release.set()
+    for client in clients:
+        assert (await client.answer()).status == 200
+        client.close()
+    for at in range(40, 60):
+        forged = good[:-at] + ("B" if good[-at] == "A" else "A") + good[1 - at :]
+        assert (await stage.ask(box.get("/", token=forged))).code == "edge_token_invalid"
+
+
+async def test_zero_is_no_deadline(make_stage: MakeStage) -> None:
+    """A day passes over half a head, half a body, a late answer and idle connections: all go on."""
+    clock, release = Clock(), asyncio.Event()
+    names = ("header", "idle", "body_stall", "first_byte", "upstream_idle", "linger")
+    stage = await make_stage(clock=clock, deadlines=dict.fromkeys(names, 0))
+    app = await stage.app(first(echo_one, held(release)))
+    box = stage.sandbox(app)
+    get, post = box.get("/late"), box.request("POST", "/body", body=b"12345")
+    async with (
+        await stage.client() as kept,
+        await stage.client() as late,
+        await stage.client() as body,
+        await stage.client() as head,
+        await stage.client() as refused,
+    ):
+        await canary(kept, box)
+        await late.send(get)
+        await app.until(lambda: len(app.requests) == 2)
+        await body.send(post[:-2])
+        await app.until(lambda: len(app.requests) == 3)
+        await canary(kept, box)
+        await head.send(get[:20])
+        await later(stage, clock, 86_400)
+        # Lingering ends at the next look at deadlines, also for zero: that look has now been.
+        assert (await refused.ask(b"GET / HTTP/1.0\r\n Bad\r\n\r\n")).status == 400
+        await clock.run(lambda: stage.edge.flow.passed["deadlines.linger"] > 0, 3600)
+        stage.edge.flow.tick()
+        assert set(stage.edge.flow.passed) == {"deadlines.linger"}
+        await canary(kept, box, app)
+        release.set()
+        assert (await late.answer()).body == b"GET /late HTTP/1.1\n"
+        await body.send(post[-2:])
+        assert (await body.answer(b"POST")).body == b"POST /body HTTP/1.1\n12345"
+        await head.send(get[20:])
+        assert (await head.answer()).status == 200

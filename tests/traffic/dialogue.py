@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from tests.flows.rawclient import RawClient
 from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp, fields_of
@@ -16,6 +18,21 @@ PLENTY = 32 * MEGABYTE
 """Bytes that the buffers of both kernels and ours hold together many times less of."""
 HELD = 24 * MEGABYTE
 """More than those buffers hold on any kernel's settings that we met."""
+
+
+@contextmanager
+def a_mute_port() -> Iterator[int]:
+    """A port that neither accepts nor refuses: its queue is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield port
 
 
 class Clock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from tests.traffic.dialogue import (
     HELD,
     PLENTY,
     Clock,
+    a_mute_port,
     canary,
     canary_of_its_own,
     count,
@@ -411,31 +411,22 @@ async def test_a_connection_nobody_waits_for_any_more_is_kept(make_stage: MakeSt
 
 
 @pytest.fixture
-def full_port() -> Iterator[int]:
-    """A port that neither accepts nor refuses: its queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
+def mute_port() -> Iterator[int]:
+    """See `a_mute_port`."""
+    with a_mute_port() as port:
         yield port
-        for filler in fillers:
-            filler.close()
 
 
 @pytest.mark.parametrize("how", ["timeout", "unreachable"])
 async def test_a_host_that_cannot_be_reached(
-    make_stage: MakeStage, full_port: int, how: str
+    make_stage: MakeStage, mute_port: int, how: str
 ) -> None:
     """No answer to a dial, or no such host, is the host's fault and not the app's: 502 of its own."""
     stage = await make_stage(wake={"refused_retry": 0}, deadlines={"connect": 0.05})
     app = await stage.app()
     box = stage.sandbox(app)
     upstream = (
-        Upstream("127.0.0.1", {PORT: full_port})
+        Upstream("127.0.0.1", {PORT: mute_port})
         if how == "timeout"
         else Upstream("255.255.255.255")  # an address nobody can connect to
     )
