@@ -13,7 +13,7 @@ from tests.traffic.dialogue import Clock, canary
 
 REFUSED = b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n"
 READ = 256 << 10
-"""Bytes that asyncio reads at most in one go."""
+"""Bytes that a loop reads at most in one go."""
 
 
 @pytest.mark.parametrize(
