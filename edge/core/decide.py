@@ -70,6 +70,9 @@ class View(Protocol):
     def sleeps_through(self, head: Head) -> str | None:
         """The kind of this request, if it is one that does not wake."""
 
+    def passes_bare(self, head: Head) -> bool:
+        """Whether this request may reach a running sandbox without a credential."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -123,22 +126,27 @@ Need = Verify | Learn | LookUp | Wake
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What an authorised request may reach, and by which claims. ``continues``: give it the cookie."""
+    """What a request may reach, and by which claims. ``continues``: give it the cookie.
+
+    ``anonymous``: nobody vouches for it (see `_anonymous`), and the claims are empty ones.
+    """
 
     target: Target
     claims: Claims
     family: Family
     kind: Transport
     continues: bool
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send it to this incarnation."""
+    """Send it to this incarnation. ``refusal`` is what every failure is told as, if it is set."""
 
     access: Access
     record: SandboxRecord
     grant: GrantRecord
+    refusal: EdgeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,8 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
 
     access = _authorise(head, asked, view, target, now)
     if not isinstance(access, Access):
+        if isinstance(access, Refuse) and view.passes_bare(head):
+            return _anonymous(head, view, target, access.error) or access
         return access
 
     record = view.sandbox(target.sandbox_id)
@@ -301,6 +311,30 @@ def _by_token(
     if problem is not None:
         return problem
     return claims if peeked is None else Verify(token, family, peeked, names)
+
+
+def _anonymous(head: Head, view: View, target: Target, refusal: EdgeError) -> Forward | None:
+    """Let a request without a credential through to a sandbox that is known to run, or None.
+
+    Opt-in, and for CORS preflights only, which browsers send without one (contract: credentials). Nothing is
+    looked up or woken for it, and whatever goes wrong later is told as ``refusal``, too: so there is no
+    telling from the edge's own answers whether a sandbox exists. Private traffic stays private.
+    """
+    record = view.sandbox(target.sandbox_id)
+    if (
+        not isinstance(record, SandboxRecord)
+        or record.state is not State.RUNNING
+        or record.upstream is None
+        or record.previews_disabled
+        or record.traffic_token_sha256 is not None
+    ):
+        return None
+    kind, never = Transport.HTTP, float("inf")
+    claims = Claims("", "", target.sandbox_id, target.port, kind, "", "", 0.0, never, "")
+    family = Family.PROXY if head.proxy_mode else Family.EDGE
+    access = Access(target, claims, family, kind, continues=False, anonymous=True)
+    grant = GrantRecord("", record.id, target.port, frozenset({kind}), GrantStatus.ACTIVE, never, 0)
+    return Forward(access, record, grant, refusal)
 
 
 def cookie_values(head: Head, name: bytes) -> list[bytes]:

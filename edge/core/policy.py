@@ -1,7 +1,7 @@
-"""Wake policy: which kinds of requests do not wake a sandbox (contract: wake).
+"""Policy by kind of request: what does not wake a sandbox, and what may reach a running one uncredentialed.
 
 A browser that prefetches a link, a monitor that asks every minute: none of them is somebody who waits. What
-does not wake is served all the same while the sandbox runs.
+does not wake is served all the same while the sandbox runs (contract: wake).
 """
 
 from __future__ import annotations
@@ -32,6 +32,24 @@ class WakePolicy:
     def _is_monitor(self, head: Head) -> bool:
         agent = (head.value(b"user-agent") or b"").lower()
         return any(known in agent for known in self._agents)
+
+
+def is_bare_preflight(head: Head) -> bool:
+    """A CORS preflight as browsers send it: without a body and without anything that could be a credential.
+
+    Fetch standard, "CORS-preflight fetch": its credentials mode is "same-origin", so it has no cookie and no
+    Authorization, and it has none of the fields that it asks leave for.
+    """
+    section = head.section
+    return (
+        head.method == b"OPTIONS"
+        and _is_preflight(head)
+        and not head.has_body
+        and not head.edge_tokens
+        and not (section.proxy_tokens or section.traffic_tokens or section.cookies)
+        and head.value(b"authorization") is None
+        and head.value(b"proxy-authorization") is None
+    )
 
 
 def _is_prefetch(head: Head) -> bool:

@@ -281,6 +281,8 @@ class Settings(Group):
     """Peers whose X-Forwarded-For/-Proto/-Host are believed and appended to."""
     websocket_continuation: Literal["never", "same_origin"] = "never"
     """Whether the continuation cookie may authorise a WebSocket upgrade of the preview's own origin."""
+    unauthenticated_preflight: Literal["refuse", "running"] = "refuse"
+    """Whether a CORS preflight without any credential is forwarded to a sandbox that is known to run: the one exception to "no credential, no traffic"."""
     listen: ListenSettings = ListenSettings()
     control_plane: ControlPlaneSettings
     tokens: TokenSettings = TokenSettings()

@@ -100,8 +100,8 @@ class Endings:
         doubtful: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         for exchange in self._ledger.active():
             access, way = exchange.access, exchange.way
-            if access is None or way is None:
-                continue
+            if access is None or way is None or access.anonymous:
+                continue  # nothing is read again for a stranger
             # What an upgrade counts as is known when it is answered.
             if exchange.tunnel is not None:
                 self._ledger.note(exchange, access)

@@ -356,6 +356,8 @@ class Exchange:
     def refuse(self, error: EdgeError, end: End = End.COMPLETE) -> None:
         """Answer with an error. Nothing of an answer may have gone out before."""
         self._drop_upstream()
+        if self.way is not None and self.way.refusal is not None:
+            error = EdgeError(self.way.refusal.problem, close=error.close)
         self.status, self.problem, self.limit = error.problem.status, error.problem, error.limit
         complete = not error.close and self._swallow_body()
         keep = complete and self.head.keep_alive and not self.flow.draining

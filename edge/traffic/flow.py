@@ -191,7 +191,11 @@ class Flow:
             name = self._continuation.name(peer.scheme)
             outward = outbound.outward(section, way, peer, name)
             passage = Passage(self._knowledge.tokens.era, way, outward)
-            if way.access.family is not Family.EDGE and not head.proxy_marker:
+            if (
+                way.access.family is not Family.EDGE
+                and not head.proxy_marker
+                and way.refusal is None
+            ):
                 section.passage = passage  # the credential is in the section, not in the query
         return outbound.head_of(head, passage.outward, exchange.request_id)
 

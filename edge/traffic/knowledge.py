@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edge.core.credentials import Expectation, Keys, TokenCache
 from edge.core.errors import EdgeError
 from edge.core.head import Head
-from edge.core.policy import WakePolicy
+from edge.core.policy import WakePolicy, is_bare_preflight
 from edge.core.records import GrantRecord, Missing, SandboxRecord
 from edge.core.settings import Settings
 from edge.core.target import Target, target_reader
@@ -38,9 +38,15 @@ class Knowledge:
         self.grant: Callable[[str], GrantRecord | Missing] = catalog.grant
         self.has_room: Callable[[str], bool] = admission.has_room
         policy = WakePolicy(settings.wake_policy)
+        opened = settings.unauthenticated_preflight == "running"
+        self.passes_bare: Callable[[Head], bool] = is_bare_preflight if opened else _nothing
         self.sleeps_through: Callable[[Head], str | None] = policy.sleeps_through
 
     @property
     def keys(self) -> Keys:
         """The keys believed at this moment."""
         return self._keys()
+
+
+def _nothing(_: Head) -> bool:
+    return False

@@ -37,7 +37,10 @@ class Ledger:
     def enter(self, exchange: Exchange, way: Forward) -> bool:
         """Take a place in the sandbox; False (see ``Admission.full``) when there is none."""
         sandbox_id = way.record.id
-        if not self._admission.enter(sandbox_id, way.grant.id):
+        if way.access.anonymous:
+            if not self._admission.enter_anonymous(sandbox_id):
+                return False
+        elif not self._admission.enter(sandbox_id, way.grant.id):
             return False
         exchange.admitted = True
         active = self._active.get(sandbox_id)
@@ -74,6 +77,8 @@ class Ledger:
         if first:
             exchange.noted = True
         exchange.noted_in, exchange.noted_out = bytes_in, bytes_out
+        if access.anonymous:
+            return  # no grant to charge; and a stranger does not keep a sandbox awake
         self._usage.note(
             access.target.sandbox_id,
             access.claims.grant,
@@ -87,6 +92,10 @@ class Ledger:
     def over(self, exchange: Exchange) -> None:
         """The exchange is over: give its place back, count it, tell of it."""
         access = exchange.access
+        if access is None and exchange.admitted:
+            # Decided again, and its credential no longer holds: the place was taken by the one before.
+            assert exchange.way is not None
+            access = exchange.way.access
         if access is not None:
             self.note(exchange, access)
             if exchange.admitted:
@@ -96,8 +105,11 @@ class Ledger:
                 active.discard(exchange)
                 if not active:
                     del self._active[sandbox_id]
-                tunnel = exchange.tunnel is not None
-                self._admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
+                if access.anonymous:
+                    self._admission.leave_anonymous(sandbox_id)
+                else:
+                    tunnel = exchange.tunnel is not None
+                    self._admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
         self._observer.exchange(self._report(exchange, access))
 
     def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:

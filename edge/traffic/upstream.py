@@ -260,6 +260,8 @@ class Route:
     def _patience(self, exchange: Exchange) -> Waiting:
         """How long a refusing port is retried (contract: wake)."""
         now, wake = self._owner.clock(), self._owner.settings.wake
+        if _is_stranger(exchange):
+            return Waiting(exchange, now, errors.PREVIEW_SERVICE_NOT_READY)
         if exchange.role is not Role.NONE:
             return Waiting(exchange, exchange.deadline, errors.SANDBOX_RESUME_TIMEOUT)
         since = self._record.running_since
@@ -285,7 +287,8 @@ class Route:
                 if outcome is None:
                     return
                 self._accepted = False
-                if not asked_anew:
+                self._turn_strangers_away()
+                if self._queue and not asked_anew:
                     # The route may be stale: the sandbox moved on and the news has not come yet.
                     asked_anew = True
                     if not await self._owner.still_true(self._record):
@@ -339,9 +342,20 @@ class Route:
             self._owner.unreachable(self._record.id, problem)
             waiting.exchange.refuse(EdgeError(problem, {"port": port}))
 
+    def _turn_strangers_away(self) -> None:
+        """Nobody asks the control plane on their behalf, and no wake has failed because of them."""
+        for waiting in [entry for entry in self._queue if _is_stranger(entry.exchange)]:
+            self._queue.remove(waiting)
+            if waiting.exchange.phase is Phase.DIALING:
+                waiting.exchange.refuse(EdgeError(waiting.problem))
+
     def _restart(self) -> None:
         for exchange in self.retire():
             self._owner.start(exchange)
+
+
+def _is_stranger(exchange: Exchange) -> bool:
+    return exchange.access is not None and exchange.access.anonymous
 
 
 class Upstreams:

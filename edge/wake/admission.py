@@ -14,6 +14,8 @@ from edge.core.settings import AdmissionSettings, WakeSettings
 
 HOUR = 3600.0
 MINUTE = 60.0
+MAX_ANONYMOUS = 16
+"""Requests without a credential under way at once in one sandbox (CORS preflights, where they are let through)."""
 MAX_BUDGETS = 65536
 """Budgets kept per table; beyond it the ones begun longest ago are forgotten (and start full)."""
 
@@ -103,6 +105,7 @@ class Admission:
         self._rooms: dict[str, _Room] = {}
         self._waiting_by_grant: dict[str, int] = {}
         self._running_by_grant: dict[str, int] = {}
+        self._anonymous: dict[str, int] = {}
         self._connections = 0
         self._waiting = 0
         self._exchanges = 0
@@ -181,6 +184,18 @@ class Admission:
             room.exchanges -= 1
             self._exchanges -= 1
         self._tidy(sandbox_id, room)
+
+    def enter_anonymous(self, sandbox_id: str) -> bool:
+        """Room for a request without a credential: little, apart from the others', and no obstacle to a pause."""
+        held = self._anonymous.get(sandbox_id, 0)
+        if self.pressed or held >= MAX_ANONYMOUS:
+            return False
+        self._anonymous[sandbox_id] = held + 1
+        return True
+
+    def leave_anonymous(self, sandbox_id: str) -> None:
+        """One that `enter_anonymous` admitted is over."""
+        _give_back(self._anonymous, sandbox_id)
 
     def become_tunnel(self, sandbox_id: str) -> None:
         """An exchange that entered got its 101: an open but silent tunnel does not hold up a pause."""

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from edge.core.records import State, Upstream
+from tests.flows.mint import LIFETIME
 from tests.flows.stage import PORT, MakeStage, Stage
 from tests.flows.test_failed_wakes import refused
 
@@ -126,3 +127,17 @@ async def test_a_stale_route_to_the_dead(stage: Stage) -> None:
     stage.plane.change_sandbox(box.id, tell=False, state=State.DESTROYED, upstream=None)
     answer = await stage.ask(box.get())
     assert (answer.status, answer.code) == (404, "sandbox_not_found")
+
+
+async def test_a_place_is_given_back_though_the_credential_has_died_meanwhile(stage: Stage) -> None:
+    """Decided again after its token's expiry: refused, and nothing of it is left in the counts."""
+    box = stage.sandbox(await stage.app(listening=False), running_since=time.time())
+    async with await stage.client() as client:
+        await client.send(box.get())
+        await stage.refused_dials()
+        assert stage.edge.admission.counts()["exchanges"] == 1
+        stage.ahead = 2 * LIFETIME
+        stage.plane.change_sandbox(box.id, incarnation=2)
+        answer = await client.answer()
+    assert (answer.status, answer.code) == (401, "edge_token_expired")
+    assert stage.edge.admission.counts()["exchanges"] == 0

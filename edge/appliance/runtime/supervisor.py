@@ -219,7 +219,8 @@ class Supervisor:
 
     def _memory(self, _: Request) -> int:
         # The kernel's counts lag behind and may be 0 for a small process, which still holds a page at least.
-        return sum(max(process.memory, LEAST_MEMORY) for process in self._freezer.members())
+        living = (process for process in self._freezer.members() if not process.dead)
+        return sum(max(process.memory, LEAST_MEMORY) for process in living)
 
 
 def _prctl() -> Callable[[int, int], None]:

@@ -184,7 +184,8 @@ def test_orphans_fall_to_it_and_are_reaped(peer: Peer) -> None:
         daemon = int(pipe.readline())
         pipe.read()  # Ends when the daemon has ended.
     assert peer.hear() == {"exited": 1, "code": 0}
-    assert peer.ask("memory")["ok"] == 0
+    while peer.ask("memory")["ok"]:
+        pass  # It closed the pipe on its way out, and is not quite gone yet.
     deadline = 2000
     while Path(f"/proc/{daemon}").exists() and deadline:
         deadline -= 1
