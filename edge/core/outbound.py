@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edge.core.answer import Answer
 from edge.core.credentials import Family
-from edge.core.decide import Forward
+from edge.core.decision import Forward
 from edge.core.head import Head, strip_query_credentials
 from edge.core.section import Section
 

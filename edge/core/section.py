@@ -28,7 +28,7 @@ from edge.core.fields import (
 )
 
 if TYPE_CHECKING:
-    from edge.core.decide import Passage
+    from edge.core.decision import Passage
 
 _UPGRADABLE = b"websocket"
 _NOTHING: Mapping[bytes, bytes] = {}

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from edge.core import errors
-from edge.core.decide import Access, Forward
+from edge.core.decision import Access, Forward
 from edge.core.errors import EdgeError, Problem, bad_request
 from edge.core.head import Head
 from edge.core.reports import End, Role

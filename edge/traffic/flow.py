@@ -26,15 +26,8 @@ from typing import Any
 from edge.core import errors, outbound
 from edge.core.answer import Answer, AnswerScanner
 from edge.core.credentials import Family, Keys, TokenCache, verify
-from edge.core.decide import (
-    Asked,
-    Forward,
-    Learn,
-    Passage,
-    Refuse,
-    Verify,
-    decide,
-)
+from edge.core.decide import decide
+from edge.core.decision import Asked, Forward, Learn, Passage, Refuse, Verify
 from edge.core.errors import Problem
 from edge.core.fields import FieldReader
 from edge.core.head import Head, RequestScanner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from edge.core.decide import Access, Forward
+from edge.core.decision import Access, Forward
 from edge.core.errors import EdgeError
 from edge.core.reports import End, ExchangeReport, Observer, Role
 from edge.traffic.exchange import Exchange

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from edge.core import errors
-from edge.core.decide import Learn, LookUp, Wake
+from edge.core.decision import Learn, LookUp, Wake
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.redact import redact_text

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from edge.core import errors
 from edge.core.answer import Answer
-from edge.core.decide import Forward
+from edge.core.decision import Forward
 from edge.core.errors import EdgeError, Problem
 from edge.core.records import SandboxRecord
 from edge.core.reports import Role

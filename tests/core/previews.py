@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge.core.credentials import Claims, Expectation, Family, Key, Keys, sign
-from edge.core.decide import Access, Forward
+from edge.core.decision import Access, Forward
 from edge.core.records import (
     GrantRecord,
     GrantStatus,

@@ -16,23 +16,11 @@ from hypothesis import strategies as st
 
 from edge.core import errors
 from edge.core.credentials import Expectation, Family, Key, Keys, TokenCache, verify
-from edge.core.decide import (
-    MAX_COOKIES,
-    MAX_VIA,
-    Access,
-    Asked,
-    Forward,
-    Learn,
-    LookUp,
-    Refuse,
-    Verify,
-    Wake,
-    cookie_values,
-    decide,
-    grant_problem,
-)
+from edge.core.decide import MAX_COOKIES, MAX_VIA, cookie_values, decide, grant_problem
+from edge.core.decision import Access, Asked, Forward, Learn, LookUp, Refuse, Verify, Wake
 from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
+from edge.core.policy import is_bare_preflight
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State, Transport
 from edge.core.target import Target, parse_target
 from tests.core.previews import (
@@ -71,6 +59,7 @@ class Sight:
     expect: Expectation = EXPECT
     keys: Keys = KEYS
     asked: list[str] = field(default_factory=list)
+    bare: bool = False
 
     def target(self, host: bytes) -> Target | EdgeError:
         return parse_target(host, SITE)
@@ -86,6 +75,9 @@ class Sight:
 
     def sleeps_through(self, head: Head) -> str | None:
         return "prefetch" if head.value(b"sec-purpose") else None
+
+    def passes_bare(self, head: Head) -> bool:
+        return self.bare and is_bare_preflight(head)
 
     def has_room(self, sandbox_id: str) -> bool:
         self.asked.append("room")
@@ -619,3 +611,36 @@ def test_no_token_but_the_genuine_ones_comes_further_than_a_signature_check(
     decision = settle(asked_with(way, HTTP, carried), view)
     assert genuine or isinstance(decision, Refuse)
     assert genuine or view.asked == []
+
+
+# --- without a credential ---------------------------------------------------------------------------
+
+PREFLIGHT = (b"Origin: https://a.example", b"Access-Control-Request-Method: PUT")
+
+
+@pytest.mark.parametrize(
+    ("record", "forwarded"),
+    [
+        (SANDBOX, True),
+        (PRIVATE, False),
+        (replace(SANDBOX, previews_disabled=True), False),
+        (replace(SANDBOX, upstream=None), False),
+        (Missing.UNKNOWN, False),
+        (Missing.ABSENT, False),
+        (Missing.LOST, False),
+        *[(replace(SANDBOX, state=state), False) for state in State if state is not State.RUNNING],
+    ],
+    ids=str,
+)
+def test_a_preflight_without_a_credential(record: SandboxRecord | Missing, forwarded: bool) -> None:
+    """Forwarded to what is known to run, where that is wanted; else refused like everything else."""
+    head = scan(request(*PREFLIGHT, line=b"OPTIONS / HTTP/1.1"))
+    closed = decide(head, ASKED, Sight(record), NOW)
+    opened = decide(head, ASKED, Sight(record, bare=True), NOW)
+    assert closed == Refuse(EdgeError(errors.EDGE_TOKEN_MISSING))
+    if forwarded:
+        assert isinstance(opened, Forward) and opened.record is record
+        assert opened.access.anonymous and not opened.access.continues
+        assert opened.refusal == closed.error
+    else:
+        assert opened == closed

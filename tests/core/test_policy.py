@@ -1,10 +1,10 @@
-"""Wake policy: each kind is recognised by its own marks, and suppresses only where the settings say so."""
+"""Policy by kind: each is recognised by its own marks, and suppresses waking only where the settings say so."""
 
 from __future__ import annotations
 
 import pytest
 
-from edge.core.policy import WakePolicy
+from edge.core.policy import WakePolicy, is_bare_preflight
 from edge.core.settings import WakePolicySettings
 from tests.core.wires import request, scan
 
@@ -63,3 +63,26 @@ def test_by_default_only_a_prefetch_sleeps_on() -> None:
     policy = WakePolicy(WakePolicySettings())
     told = {policy.sleeps_through(scan(request(*fields, line=line))) for _, line, fields in KINDS}
     assert told == {"prefetch", None}
+
+
+@pytest.mark.parametrize(
+    ("line", "fields", "bare"),
+    [
+        (b"OPTIONS /x?y HTTP/1.1", PREFLIGHT, True),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"Content-Length: 0"), True),
+        (b"OPTIONS /?__ns_preview_transport=header HTTP/1.1", PREFLIGHT, True),
+        (b"OPTIONS /x HTTP/1.1", PREFLIGHT[:1], False),
+        (b"GET /x HTTP/1.1", PREFLIGHT, False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"Content-Length: 1"), False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"Transfer-Encoding: chunked"), False),
+        (b"OPTIONS /?edge_token=x HTTP/1.1", PREFLIGHT, False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"Cookie: a=b"), False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"Authorization: Bearer x"), False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"proxy-authorization: Basic x"), False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"x-nullspace-traffic-access-token: x"), False),
+        (b"OPTIONS /x HTTP/1.1", (*PREFLIGHT, b"x-nullspace-preview-proxy-token: x"), False),
+    ],
+)
+def test_a_bare_preflight(line: bytes, fields: tuple[bytes, ...], bare: bool) -> None:
+    """What a browser sends by itself: no body, and nothing that could be a credential."""
+    assert is_bare_preflight(scan(request(*fields, line=line))) is bare

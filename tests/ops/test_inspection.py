@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.credentials import Family, Key, TokenCache, verify
-from edge.core.decide import Asked, Learn, Refuse, Verify, decide
+from edge.core.decide import decide
+from edge.core.decision import Asked, Learn, Refuse, Verify
 from edge.core.records import Missing, Transport
 from edge.core.target import parse_target
 from edge.ops.inspection import Beliefs, Inspection, Mark, inspect, question
@@ -53,6 +54,9 @@ class Sight:
         return Missing.UNKNOWN
 
     grant = sandbox
+
+    def passes_bare(self, _: Any) -> bool:
+        return False
 
     def has_room(self, _: str) -> bool:
         return True

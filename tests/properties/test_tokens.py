@@ -21,7 +21,8 @@ from edge.core.credentials import (
     TokenCache,
     verify,
 )
-from edge.core.decide import Asked, Forward, Learn, Refuse, Verify, decide
+from edge.core.decide import decide
+from edge.core.decision import Asked, Forward, Learn, Refuse, Verify
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.records import GrantRecord, SandboxRecord
@@ -66,6 +67,9 @@ class Sight:
     def grant(self, grant_id: str) -> GrantRecord:
         self.looks += 1
         return GRANT
+
+    def passes_bare(self, head: Head) -> bool:
+        return False
 
     def sleeps_through(self, head: Head) -> str | None:
         return "prefetch" if head.value(b"sec-purpose") else None
