@@ -40,7 +40,9 @@ class Ledger:
         if way.access.anonymous:
             if not self._admission.enter_anonymous(sandbox_id):
                 return False
-        elif not self._admission.enter(sandbox_id, way.grant.id):
+        elif not self._admission.enter(
+            sandbox_id, way.grant.id, waited=exchange.role is not Role.NONE
+        ):
             return False
         exchange.admitted = True
         active = self._active.get(sandbox_id)

@@ -135,11 +135,16 @@ class Admission:
 
     # --- Exchanges and tunnels --------------------------------------------------------------------
 
-    def enter(self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False) -> bool:
-        """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision."""
+    def enter(
+        self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False, waited: bool = False
+    ) -> bool:
+        """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision.
+
+        One that has ``waited`` for a wake was let in when it began to.
+        """
         room = self._rooms.get(sandbox_id)
         limit = self._settings.in_flight_per_sandbox
-        if self.pressed:
+        if self.pressed and not waited:
             return self._refuse("admission.memory_bytes")
         if self._settings.in_flight_per_grant and not self._enter_grant(grant_id):
             return False

@@ -231,3 +231,16 @@ async def test_a_remembered_failure_does_not_outlive_its_incarnation(
     await stage.heard(stage.plane.pause(box.id))
     assert (await stage.ask(box.get())).status == 200
     assert stage.plane.counts["resume"] == 2
+
+
+async def test_who_waits_is_served_although_memory_runs_short(stage: Stage) -> None:
+    """Let in when it began to wait: the wake it has paid for is not thrown away."""
+    ready = asyncio.Event()
+    stage.plane.on_resume = after(ready)
+    box = stage.sandbox(await stage.app(), State.PAUSED)
+    async with await stage.client() as client:
+        await client.send(box.get("/soon"))
+        await until(lambda: stage.edge.admission.counts()["waiting"] == 1)
+        stage.edge.admission.pressed = True
+        ready.set()
+        assert (await client.answer()).body == b"GET /soon HTTP/1.1\n"

@@ -81,6 +81,7 @@ def test_short_memory_lets_nothing_new_in() -> None:
     room.pressed = True
     assert not (room.connect("::2") or room.enter("sb") or room.park("sb", "g"))
     assert room.full == "admission.memory_bytes"
+    assert room.enter("woken", waited=True), "it was let in when it began to wait"
     room.become_tunnel("sb")
     room.leave("sb", tunnel=True)
     room.unpark("sb", "g")
