@@ -7,7 +7,7 @@ import errno
 import json
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 try:
@@ -61,6 +61,7 @@ class Stop:
         self.asked = asyncio.Event()
         self.orphaned = False
         self._insisted = insisted
+        self._starting: asyncio.Timeout | None = None
         self._loop = asyncio.get_running_loop()
         for number in self.SIGNALS:
             self._loop.add_signal_handler(number, self._signalled)
@@ -73,14 +74,34 @@ class Stop:
         """From now on the end of standard input counts as a signal: the parent process is gone."""
         await self._loop.connect_read_pipe(lambda: _UntilEnd(self._left_alone), sys.stdin)
 
+    async def spares(self, start: Awaitable[None]) -> bool:
+        """Wait for a start to be done; False when told to stop before, and then it was cancelled."""
+        try:
+            async with asyncio.timeout(None) as self._starting:
+                if self.asked.is_set():
+                    self._starting.reschedule(self._loop.time())
+                await start
+        except TimeoutError:
+            if not self.asked.is_set():
+                raise
+            return False
+        finally:
+            self._starting = None
+        return True
+
+    def _ask(self) -> None:
+        self.asked.set()
+        if self._starting is not None:
+            self._starting.reschedule(self._loop.time())
+
     def _left_alone(self) -> None:
         self.orphaned = True
-        self.asked.set()
+        self._ask()
 
     def _signalled(self) -> None:
         if self.asked.is_set() and self._insisted is not None:
             self._insisted()
-        self.asked.set()
+        self._ask()
         if self._insisted is None:
             for number in self.SIGNALS:
                 self._loop.remove_signal_handler(number)

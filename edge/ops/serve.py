@@ -31,10 +31,10 @@ async def serve(settings: Settings, *, tied: bool = False) -> int:
         await stop.tie_to_stdin()
     edge = build_edge(settings)
     stop.on_hangup(edge.reopen_logs)
-    await edge.start()
-    say("listening", port=edge.port, admin_port=edge.admin_port)
-    await stop.asked.wait()
-    await edge.stop()
+    if await stop.spares(edge.start()):
+        say("listening", port=edge.port, admin_port=edge.admin_port)
+        await stop.asked.wait()
+        await edge.stop()
     return 0
 
 
@@ -47,10 +47,10 @@ async def _supervise(settings: Settings, *, tied: bool) -> None:
     if tied:
         await stop.tie_to_stdin()
     stop.on_hangup(lambda: supervisor.signal(signal.SIGHUP))
-    await supervisor.start()
-    say("listening", port=supervisor.port, admin_port=supervisor.admin_port)
-    await stop.asked.wait()
-    await supervisor.stop()
+    if await stop.spares(supervisor.start()):
+        say("listening", port=supervisor.port, admin_port=supervisor.admin_port)
+        await stop.asked.wait()
+        await supervisor.stop()
 
 
 async def work(status_fd: int) -> int:
@@ -64,7 +64,8 @@ async def work(status_fd: int) -> int:
     edge = build_edge(settings, admin_socket=admin_socket)
     stop.on_hangup(edge.reopen_logs)
     try:
-        await edge.start()
+        if not await stop.spares(edge.start()):
+            return 0
     except StartError as e:
         _tell(status_fd, {"failure": str(e)})
         return 2

@@ -97,6 +97,39 @@ async def test_a_hangup_is_an_order_and_no_end() -> None:
     assert not stop.asked.is_set()
 
 
+async def test_a_start_is_broken_off() -> None:
+    """It is cancelled in the middle, tidies up, and whoever waits for it knows."""
+    begun, tidied = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tidied.set()
+
+    stop = Stop()
+    async with asyncio.TaskGroup() as group:
+        spared = group.create_task(stop.spares(start()))
+        await begun.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not spared.result() and tidied.is_set()
+
+
+async def test_a_start_that_comes_too_late_is_none() -> None:
+    """Asked to stop before it began; one that is not asked runs to its end, and its errors are its own."""
+    stop = Stop()
+    assert await stop.spares(asyncio.sleep(0))
+    with pytest.raises(TimeoutError, match="mine"):
+        await stop.spares(_late())
+    stop.asked.set()
+    assert not await stop.spares(asyncio.Event().wait())
+
+
+async def _late() -> None:
+    raise TimeoutError("mine")
+
+
 TIED = """
 import asyncio
 from edge.ops.process import Stop, run

@@ -14,7 +14,7 @@ import pytest
 from edge.core.records import State
 from tests.flows.scriptedapp import AppConnection
 from tests.flows.scripts import hang
-from tests.ops.programs import PREVIEW_EDGE, Program
+from tests.ops.programs import PREVIEW_EDGE, Program, family
 from tests.ops.serving import Serving
 
 SWITCHING = (
@@ -112,6 +112,28 @@ async def test_a_drain_lets_everything_end_as_well_as_it_can(tmp_path: Path) -> 
             told.index("started") < told.index("draining") < told.index("stopped") == len(told) - 1
         )
         assert not list(serving.program.temporary.iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_signal_breaks_the_start_off(tmp_path: Path, workers: int) -> None:
+    """The keys do not come; it ends without ever having listened, and leaves nobody behind."""
+    asked = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+        setting = Serving(tmp_path, tokens={"jwks_url": url}, listen={"workers": workers})
+        with setting.start() as program:
+            await asyncio.wait_for(asked.wait(), 20)
+            program.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(program.process.wait, 20)
+            assert program.ended() == 0, program.err
+            assert not program.out
+            assert not family(tmp_path)
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
