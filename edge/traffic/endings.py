@@ -18,7 +18,7 @@ from edge.core.reports import End
 from edge.state.port import Unavailable
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.ledger import Ledger
-from edge.traffic.upstream import Upstreams
+from edge.traffic.routes import Routes
 from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 
@@ -36,7 +36,7 @@ class Endings:
         self,
         catalog: Catalog,
         ledger: Ledger,
-        upstreams: Upstreams,
+        routes: Routes,
         *,
         scope: Scope,
         again: Callable[[Exchange], None],
@@ -44,7 +44,7 @@ class Endings:
     ) -> None:
         self._catalog = catalog
         self._ledger = ledger
-        self._upstreams = upstreams
+        self._routes = routes
         self._scope = scope
         self._again = again
         self._wall = wall
@@ -61,7 +61,7 @@ class Endings:
 
     def _sandbox_changed(self, record: SandboxRecord) -> None:
         going_on = record.state in _COMING_BACK
-        waiting = self._upstreams.retire(record.id, keep=record if going_on else None)
+        waiting = self._routes.retire(record.id, keep=record if going_on else None)
         for exchange in self._ledger.active_in(record.id):
             way = exchange.way
             # Nothing of the others rests on the old incarnation: one that waits will be decided again.
@@ -95,7 +95,7 @@ class Endings:
         What an exchange rests on may have changed unheard while the watch was down, and nobody asks
         about an open tunnel: so records in doubt are read again here, a bounded number at a time.
         """
-        self._upstreams.sweep()
+        self._routes.sweep()
         now = self._wall()
         doubtful: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         for exchange in self._ledger.active():

@@ -42,7 +42,7 @@ from edge.traffic.knowledge import Knowledge
 from edge.traffic.ledger import Ledger
 from edge.traffic.needs import Needs
 from edge.traffic.relay import AnswerRelay, RequestRelay
-from edge.traffic.upstream import Upstreams
+from edge.traffic.routes import Routes
 from edge.wake.admission import Admission
 from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
@@ -94,7 +94,7 @@ class Flow:
         self._wakes = wakes
         self._observer = observer
         self._scope = scope
-        self._upstreams = Upstreams(self)
+        self._routes = Routes(self)
         self._ledger = Ledger(admission, usage, observer, wall=wall, clock=clock)
         self._needs = Needs(
             catalog=catalog,
@@ -106,7 +106,7 @@ class Flow:
             again=self.start,
         )
         self._endings = Endings(
-            catalog, self._ledger, self._upstreams, scope=scope, again=self.start, wall=wall
+            catalog, self._ledger, self._routes, scope=scope, again=self.start, wall=wall
         )
         self.active = self._ledger.active
         self.tunneled = self._ledger.tunneled
@@ -151,7 +151,7 @@ class Flow:
         if not exchange.admitted and not self._ledger.enter(exchange, way):
             exchange.refuse(errors.overloaded(self.admission.full))
             return
-        self._upstreams.send(exchange, way)
+        self._routes.send(exchange, way)
 
     def _verify(self, exchange: Exchange, need: Verify) -> bool:
         """Check a signature, if this client's address has not sent too many bad ones lately."""
@@ -240,9 +240,9 @@ class Flow:
 
     def close(self) -> None:
         """Let go of every idle upstream connection."""
-        self._upstreams.close()
+        self._routes.close()
 
-    # --- What routes ask for (`edge.traffic.upstream.Owner`) ------------------------------------------
+    # --- What routes ask for (`edge.traffic.routes.Owner`) ------------------------------------------
 
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
         """Run in the server's scope."""

@@ -18,6 +18,8 @@ PLENTY = 32 * MEGABYTE
 """Bytes that the buffers of both kernels and ours hold together many times less of."""
 HELD = 24 * MEGABYTE
 """More than those buffers hold on any kernel's settings that we met."""
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 @contextmanager
@@ -177,3 +179,14 @@ def idle(stage: Stage) -> bool:
     """Whether nothing is under way, waiting or tunneled at the edge."""
     counts = stage.edge.admission.counts()
     return not (counts["exchanges"] or counts["waiting"] or counts["tunnels"])
+
+
+def dials(stage: Stage) -> dict[str, int]:
+    """Attempts to connect to apps so far, by outcome."""
+    return {
+        sample.labels["outcome"]: int(sample.value)
+        for family in stage.edge.metrics.collect()
+        if family.name == "preview_edge_upstream_connects"
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.value
+    }

@@ -13,11 +13,10 @@ from tests.flows.rawclient import RawClient
 from tests.flows.scriptedapp import AppConnection
 from tests.flows.scripts import after
 from tests.flows.stage import MakeStage, Stage, until
-from tests.traffic.dialogue import canary, ended, first, held, idle
+from tests.traffic.dialogue import SWITCH, canary, ended, first, held, idle
 
 PATIENT = {"timeout": 30, "waiters": 30, "tunnels": 30}
 GOING_AWAY = b"\x88\x02\x03\xe9"
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 async def websocket(connection: AppConnection, _: bytes) -> None:

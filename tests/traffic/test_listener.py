@@ -17,6 +17,7 @@ from tests.traffic.dialogue import (
     HELD,
     OVER,
     PLENTY,
+    SWITCH,
     Clock,
     canary,
     canary_of_its_own,
@@ -32,7 +33,6 @@ from tests.traffic.dialogue import (
 
 MANY = 40
 ADDRESS = "127.0.0.1"
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 def numbered(box: Preview, count: int = MANY) -> list[bytes]:
