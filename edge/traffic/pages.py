@@ -1,37 +1,74 @@
 """Pages: the one place that renders an error.
 
 Programs get flat JSON; a person who navigates gets a small HTML page with the same status and header
-fields. Neither ever contains a byte of a credential, because neither is given one.
+fields: ``page/page.html`` with the words of ``wording.py``. Neither ever contains a byte of a credential,
+because neither is given one. Of what a client sent, a page shows the request id and nothing else.
 """
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 import json
 import time
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
+from edge.traffic.wording import WORDS, Retry, Symbol, Words
 
 _SLOT = "{request_id}"
+_SAFE = (b"GET", b"HEAD")
 RETRY_AFTER = 5
 """Seconds a client is asked to wait after a 503 (contract: wake)."""
 
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;margin:15vh auto;max-width:34rem;padding:0 1.5rem;"
-    "color:#1b1f24;background:#fff}h1{font-size:1.3rem}code{font-size:.85rem;color:#57606a}"
-    "@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}code{color:#8d96a0}}"
+_ROOM = Path(__file__).parent / "page"
+_STYLE = (_ROOM / "page.css").read_text("utf-8")
+_SCRIPT = (_ROOM / "page.js").read_text("utf-8")
+
+
+def _source(text: str) -> str:
+    """What a Content Security Policy calls this very text of a ``style`` or ``script`` element."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+# Nothing but the page itself, down to its text. No frame-ancestors: previews are shown in frames.
+_CSP = (
+    f"default-src 'none'; style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
 )
-_PAGE = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">{refresh}'
-    "<style>{style}</style></head><body><main><h1>{title}</h1><p>{action}</p>"
-    "<p><code>{code} &middot; {request_id}</code></p></main></body></html>\n"
+_FIELDS = (
+    f"Content-Security-Policy: {_CSP}",
+    "Referrer-Policy: no-referrer",  # the address may hold a token
 )
-_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""What a page has besides the fields of every error. No Vary, because nothing of it is ever stored."""
+
+
+def _code(text: str) -> Markup:
+    """What stands between backticks as ``code`` elements, all of it escaped."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if odd % 2 else escape(part)
+        for odd, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_ROOM),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters["code"] = _code
+_PAGE = _TEMPLATES.get_template("page.html")
+_ID_SLOT = Markup("<request-id>")  # no escaped text can be that
 
 
 def wants_page(head: Head) -> bool:
@@ -44,7 +81,7 @@ def wants_page(head: Head) -> bool:
     mode = head.value(b"sec-fetch-mode")
     if mode is not None:
         return mode == b"navigate"
-    return head.method in (b"GET", b"HEAD") and _prefers_html(head.value(b"accept") or b"")
+    return head.method in _SAFE and _prefers_html(head.value(b"accept") or b"")
 
 
 def _prefers_html(accept: bytes) -> bool:
@@ -70,7 +107,7 @@ def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool)
     """The whole answer: head and body. ``head`` is None when the request could not be read."""
     problem = error.problem
     if head is not None and wants_page(head):
-        kind, body = "text/html; charset=utf-8", _page(error, request_id)
+        kind, body = "text/html; charset=utf-8", _page(error, head, request_id)
     else:
         kind, body = "application/json", _document(error, request_id)
     lines = [
@@ -83,7 +120,7 @@ def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool)
         f"X-Request-Id: {request_id}",
     ]
     if kind.startswith("text/html"):
-        lines += [f"Content-Security-Policy: {_CSP}", "Referrer-Policy: no-referrer"]
+        lines += _FIELDS
     if problem.status == 503:
         lines.append(f"Retry-After: {RETRY_AFTER}")
     if problem.status == 401:
@@ -126,18 +163,41 @@ def _members(problem: Problem, request_id: str) -> dict[str, object]:
     }
 
 
-def _page(error: EdgeError, request_id: str) -> bytes:
-    problem = error.problem
-    # Only 503s that may heal by themselves reload; a page that reloads a 404 is a nuisance.
-    waiting = problem.retryable and problem.status == 503
-    refresh = f'<meta http-equiv="refresh" content="{RETRY_AFTER}">' if waiting else ""
-    # Advice for programs would puzzle a person whose page does the waiting.
-    action = f"This page tries again by itself in {RETRY_AFTER} seconds."
-    return _PAGE.format(
-        title=html.escape(problem.message),
-        action=html.escape(action if waiting else problem.action),
-        code=html.escape(problem.code),
-        request_id=html.escape(request_id),
-        refresh=refresh,
-        style=_STYLE,
-    ).encode()
+def _page(error: EdgeError, head: Head, request_id: str) -> bytes:
+    port = error.details.get("port")
+    if not (isinstance(port, int) and 1 <= port <= 65535):
+        port = None
+    before, after = _page_around_id(error.problem, port, head.method in _SAFE)
+    return before + escape(request_id).encode() + after
+
+
+@lru_cache(maxsize=256)  # Each is about 5 kB.
+def _page_around_id(problem: Problem, port: int | None, safe: bool) -> tuple[bytes, bytes]:
+    """The page up to its request id, and from there on."""
+    words = WORDS.get(problem.code) or _plain_words(problem)
+    where = "this port" if port is None else f"port {port}"
+    page = _PAGE.render(
+        style=Markup(_STYLE),  # noqa: S704 - a file of ours
+        script=Markup(_SCRIPT),  # noqa: S704 - as above
+        symbol=words.symbol,
+        title=words.title.replace("{port}", where),
+        text=words.text.replace("{port}", where),
+        hints=[hint.replace("{port}", where) for hint in words.hints],
+        examples=[line.replace("{number}", str(port)) for line in words.examples if port],
+        # A reload would ask before it sends a form again, and a link would not send it at all.
+        alone=safe and words.retry is Retry.ALONE,
+        again=safe and words.retry is not Retry.NEVER,
+        sent=not safe and words.retry is not Retry.NEVER,
+        seconds=RETRY_AFTER,
+        code=problem.code,
+        status=f"{problem.status} {HTTPStatus(problem.status).phrase}",
+        request_id=_ID_SLOT,
+    )
+    before, after = page.encode().split(_ID_SLOT.encode())
+    return before, after
+
+
+def _plain_words(problem: Problem) -> Words:
+    """For a code without words of its own: those for programs."""
+    retry = Retry.BY_HAND if problem.retryable else Retry.NEVER
+    return Words(Symbol.BROKEN, retry, problem.message, problem.action)
