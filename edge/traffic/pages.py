@@ -46,6 +46,9 @@ _CSP = (
 _FIELDS = (
     f"Content-Security-Policy: {_CSP}",
     "Referrer-Policy: no-referrer",  # the address may hold a token
+    # Or a tool that isolates itself could not show the page in its frame (HTML standard, "COEP").
+    "Cross-Origin-Embedder-Policy: require-corp",
+    "Cross-Origin-Resource-Policy: cross-origin",
 )
 """What a page has besides the fields of every error. No Vary, because nothing of it is ever stored."""
 

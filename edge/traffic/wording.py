@@ -16,7 +16,8 @@ class Retry(StrEnum):
     """How a page gets its visitor to the app, once the cause is gone."""
 
     ALONE = "alone"
-    """It tries again by itself. Only where nothing has reached the app: an app may take a repeat amiss."""
+    """It tries again by itself. Only where the app has not seen the request, or a drain ended it: an
+    app that hangs up or takes too long is not helped by repeats."""
     BY_HAND = "by hand"
     """A link tries again. The cause can go away, and the address stays good."""
     NEVER = "never"

@@ -1,9 +1,13 @@
-"""A real browser in front of a real ``preview-edge dev``, both started once for all tests of this folder."""
+"""A real browser in front of a real ``preview-edge dev``, both started once for all tests of this folder.
+
+The tests of error pages put it in front of a stage (``tests/flows/stage.py``) instead.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -41,17 +45,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield World(said["preview"], api)
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One Chromium with a profile of its own."""
+def start(profile: Path, *, scripts: bool = True) -> webdriver.Chrome:
+    """A Chromium with a profile of its own that tells what it asks for and what it complains of."""
     options = webdriver.ChromeOptions()
     # Named, so that nothing is looked for, let alone fetched.
     options.binary_location = shutil.which("chromium") or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    if not scripts:
+        off = {"profile.managed_default_content_settings.javascript": 2}
+        options.add_experimental_option("prefs", off)
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
     driver.set_script_timeout(PATIENCE)
     driver.set_page_load_timeout(PATIENCE)
+    return driver
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One Chromium for all."""
+    driver = start(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def scriptless(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """A Chromium whose user has switched JavaScript off."""
+    driver = start(tmp_path / "chromium", scripts=False)
     yield driver
     driver.quit()
 
