@@ -20,6 +20,7 @@ from edge.core.fields import Field
 from edge.core.section import Section, SectionScanner, values
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
+_METHOD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)(/[^#]*|\?[^#]*|)", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TOKEN_PAIR, _MARKER_PAIR = b"edge_token", b"__ns_preview_transport"
@@ -141,6 +142,24 @@ class RequestScanner:
         if question and (b"edge_token" in query or b"__ns_preview" in query):
             _take_credentials(head, path, query)
         return head
+
+
+def glimpse(data: bytes) -> Head | None:
+    """What can be told of a head that was refused or is not complete: the method, and who asks.
+
+    Good for the shape of the answer to it, and for nothing else: no line of it was checked. None where not
+    even a method can be read.
+    """
+    match = _METHOD.match(data)
+    if match is None:
+        return None
+    line, _, block = data.partition(b"\r\n")
+    lines = block.split(b"\r\n")
+    section = Section([], 1, block, lines, keep_alive=False)
+    section.websocket = bool(values(lines, b"upgrade"))
+    section.proxy_tokens = tuple(values(lines, b"x-nullspace-preview-proxy-token"))
+    marker = _MARKER_PAIR + b"=header" in line
+    return Head(match[1], b"", b"", section, lines, proxy_marker=marker)
 
 
 def _unusual_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from edge.core import errors
-from edge.core.head import Head, RequestScanner
+from edge.core.errors import EdgeError
+from edge.core.head import Head, RequestScanner, glimpse
 from edge.core.section import Section
 from edge.core.settings import LimitSettings
 
@@ -23,11 +24,12 @@ class HeadBuffer:
     read that adds to them, and for every head that is cut off them.
     """
 
-    __slots__ = ("_limits", "_scanner", "_searched", "_sections", "data")
+    __slots__ = ("_limits", "_refused", "_scanner", "_searched", "_sections", "data")
 
     def __init__(self, scanner: RequestScanner, limits: LimitSettings) -> None:
         self._scanner = scanner
         self._limits = limits
+        self._refused = b""  # the head that `head` has cut off and found to be bad
         self._searched = 0  # how much of ``data`` is known to hold no end of a head
         self._sections: tuple[Section, ...] = ()  # of the last requests, the newest first
         self.data: bytes | bytearray = b""
@@ -85,12 +87,20 @@ class HeadBuffer:
             self.data, self._searched = b"", 0
         else:
             self._cut(end + 4)
-        head = self._scanner.scan(block, self._sections)
+        try:
+            head = self._scanner.scan(block, self._sections)
+        except EdgeError:
+            self._refused = block
+            raise
         section, recent = head.section, self._sections
         if not recent or recent[0] is not section:
             others = [known for known in recent if known is not section]
             self._sections = (section, *others[: _SECTIONS - 1])
         return head
+
+    def glimpse(self) -> Head | None:
+        """Who sent the head that was refused, or is not complete, as far as that can be told."""
+        return glimpse(self._refused or bytes(self.data[: self._limits.header_bytes]))
 
     def _cut(self, length: int) -> bytearray:
         """Drop so many bytes from the start; the rest."""

@@ -216,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
     def _refusal(self, error: EdgeError) -> bytes:
         request_id = self._flow.new_request_id()
         self._flow.refused_unread(error, self._address, request_id)
-        return pages.render(error, None, request_id.decode(), close=True)
+        return pages.render(error, self._buffer.glimpse(), request_id.decode(), close=True)
 
     # --- for the exchange -----------------------------------------------------------------------------
 

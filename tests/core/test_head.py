@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge.core import errors
 from edge.core.errors import EdgeError
-from edge.core.head import Head, strip_query_credentials
+from edge.core.head import Head, glimpse, strip_query_credentials
 from tests.core.wires import (
     HOST,
     KEY,
@@ -481,6 +481,45 @@ def test_limits_are_exact() -> None:
             scan_(block)
         assert caught.value.problem is errors.REQUEST_HEADER_TOO_LARGE
         assert caught.value.close
+
+
+@pytest.mark.parametrize(
+    ("data", "method"),
+    [
+        (b"HEAD / HTTP/1.1\r\nBad line", b"HEAD"),
+        (b"HEAD /half-a-li", b"HEAD"),
+        (b"HEAD  /two-blanks HTTP/1.1", b"HEAD"),
+        (b"HEAD", None),
+        (b"HEAD/ HTTP/1.1", None),
+        (b" HEAD / HTTP/1.1", None),
+        (b"\x16\x03\x01 ", None),
+        (b"M" * 33 + b" / HTTP/1.1", None),
+        (b"", None),
+    ],
+)
+def test_a_glimpse_of_the_method(data: bytes, method: bytes | None) -> None:
+    """A head that is bad or not complete still says whether it is a HEAD, if its method is complete."""
+    seen = glimpse(data)
+    assert (seen and seen.method) == method
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "websocket", "proxied"),
+    [
+        (b"", b"/", False, False),
+        (b"Upgrade: websocket\r\n", b"/", True, False),
+        (b"X-Nullspace-Preview-Proxy-Token: x\r\n", b"/", False, True),
+        (b"", b"/?__ns_preview_transport=header", False, True),
+    ],
+)
+def test_a_glimpse_of_who_asks(
+    fields: bytes, target: bytes, websocket: bool, proxied: bool
+) -> None:
+    """What `wants_page` goes by can be told, whatever else is wrong."""
+    lines = b"\rBad\r\nSec-Fetch-Mode: navigate\r\n" + fields
+    seen = glimpse(b"GET " + target + b" HTTP/1.1\r\n" + lines)
+    assert seen is not None and seen.value(b"sec-fetch-mode") == b"navigate"
+    assert (seen.websocket, seen.proxy_mode, seen.keep_alive) == (websocket, proxied, False)
 
 
 def test_a_remembered_line_means_the_same_the_second_time() -> None:

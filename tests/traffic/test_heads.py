@@ -75,6 +75,32 @@ def test_a_head_beyond_the_limit_is_refused(ended: bytes) -> None:
     assert refused.value.details == {"limit": "limits.header_bytes"}
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        HEAD.replace(b"Accept", b"Bad name"),
+        HEAD.replace(b"\r\nAccept", b"\nAccept"),
+        HEAD.replace(b"*/*", b"x" * 4096),
+        HEAD.removesuffix(b"\r\n"),
+    ],
+    ids=["malformed", "a bare LF", "too large", "not complete"],
+)
+def test_what_can_be_told_of_a_head_that_is_none(bad: bytes) -> None:
+    """Also of one that has been cut off its buffer already, and of none but the latest."""
+    for parts in pieces(bad):
+        one = buffer()
+        one.add(HEAD.replace(b"GET", b"PUT"))
+        assert one.head() is not None and one.glimpse() is None
+        try:
+            for part in parts:
+                one.add(part)
+                one.head()
+        except EdgeError:
+            pass
+        seen = one.glimpse()
+        assert seen is not None and seen.method == b"GET"
+
+
 def test_bytes_taken_and_given_back_are_looked_at_again() -> None:
     """What followed a body begins the next head."""
     one = buffer()

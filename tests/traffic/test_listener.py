@@ -368,6 +368,36 @@ async def test_a_head_that_is_refused_ends_the_connection(
     assert ended(stage)["4xx", code, "complete"] == 1
 
 
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b" / HTTP/1.1\r\nHost: a\r\nBad line\r\n\r\n", 400),
+        (b" / HTTP/1.1\r\nHost: a\nX: y", 400),
+        (b"  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b" / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+        (b" / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b" /" + b"x" * 70_000, 431),
+    ],
+    ids=["field", "bare LF", "blanks", "length", "fields", "size"],
+)
+async def test_a_head_request_that_is_refused_unread_gets_no_body(
+    stage: Stage, rest: bytes, status: int
+) -> None:
+    """RFC 9110 section 9.3.2: the fields are those of GET's answer, and after them nothing."""
+    heads = {}
+    for method in (b"HEAD", b"GET"):
+        async with await stage.client() as client:
+            await client.send(method + rest)
+            answer = await client.answer(method)
+            assert answer.status == status and int(answer.values("content-length")[0]) > 100
+            assert len(answer.body) == (
+                0 if method == b"HEAD" else int(answer.values("content-length")[0])
+            )
+            heads[method] = [name for name, _ in answer.fields]
+            assert await client.at_end()
+    assert heads[b"HEAD"] == heads[b"GET"]
+
+
 async def test_a_head_of_the_largest_size_passes(stage: Stage) -> None:
     """Up to the limit a head is served: 64 kB, byte for byte."""
     app = await stage.app()
