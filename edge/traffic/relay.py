@@ -26,7 +26,8 @@ from edge.core.head import Head
 
 _MAX_INTERIM = 32
 """Interim answers (1xx) of one exchange; more is an app gone wild."""
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_HALF_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+"""A CR or an LF that stands alone: no head with one becomes a good one (RFC 9112 section 2.2)."""
 
 
 class RequestRelay:
@@ -160,8 +161,9 @@ class AnswerRelay:
         start = data[:7]
         if start != b"HTTP/1."[: len(start)]:
             raise InvalidAnswer("the answer is not HTTP/1.x")
-        if _BARE_LF.search(data, self._searched):
-            raise InvalidAnswer("a line of the head ends without CR")
+        # From the last byte of what was searched before: it may be a CR whose LF has not come.
+        if _HALF_END.search(data, max(0, self._searched - 1)):
+            raise InvalidAnswer("lines of a head must end with CR LF")
 
     def _interim(self, answer: Answer) -> bytes:
         self._interims += 1

@@ -47,7 +47,8 @@ VALUES = {
 
 # --- Who asks -----------------------------------------------------------------------------------------
 
-CORS, NAVIGATE = b"Sec-Fetch-Mode: cors\r\n", b"Sec-Fetch-Mode: navigate\r\n"
+CORS = b"Sec-Fetch-Mode: cors\r\nAccept: text/html\r\n"  # not even when it asks for HTML
+NAVIGATE = b"Sec-Fetch-Mode: navigate\r\n"
 
 
 @dataclass(frozen=True)
