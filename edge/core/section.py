@@ -55,7 +55,6 @@ class Section:
     chunked: bool = False
     keep_alive: bool = True
     websocket: bool = False
-    expect: bool = False
     proxy_tokens: tuple[bytes, ...] = ()
     traffic_tokens: tuple[bytes, ...] = ()
     cookies: tuple[tuple[bytes, bytes], ...] = ()
@@ -218,7 +217,6 @@ def _file_request_id(facts: _Facts, entry: Field) -> None:
 
 def _file_expect(facts: _Facts, entry: Field) -> None:
     if facts.section.minor == 1:
-        facts.section.expect = True
         _keep(facts, entry)
     else:  # RFC 9110 section 10.1.1: not understood by 1.0
         _drop(facts, entry)
@@ -282,8 +280,6 @@ def _drop_named(section: Section, names: frozenset[bytes]) -> None:
         section.cookies = ()
     if b"referer" in names:
         section.referers = ()
-    if b"expect" in names:
-        section.expect = False
 
 
 def _judge_handshake(section: Section) -> None:
