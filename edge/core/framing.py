@@ -82,6 +82,8 @@ class CloseDecoder:
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t -~\x80-\xff]*)?")
 _SIZE_LINE_MAX = 1024
+_HALF_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
+"""A CR or an LF that stands alone."""
 # Trailers that would be framing, routing or a cookie of ours if they became headers.
 _TRAILER_KINDS = frozenset({Kind.KEEP, Kind.VIA, Kind.REQUEST_ID})
 
@@ -103,8 +105,10 @@ class ChunkedDecoder:
         self.trailers: Sequence[bytes] = self._trailers
         self._fields = fields
         self._max_trailer_bytes = max_trailer_bytes
-        self._buffer = b""
+        # A bytearray while a line is not complete: bytes would be copied for every read that adds to them.
+        self._buffer: bytes | bytearray = b""
         self._at = 0  # how much of the buffer is used; cutting it at every line would be quadratic
+        self._searched = 0  # how much of it is known to hold no end of a line
         self._step = self._size
         self._remaining = 0
         self._extensions = 0
@@ -113,16 +117,26 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """The payload in ``data``. Raises `FramingError`."""
-        self._buffer = self._buffer + data if self._buffer else data
+        if self._buffer:
+            self._buffer += data
+        else:
+            self._buffer = data
         payload: list[bytes] = []
         while self._step(payload) and not self.done:
             pass
-        unused, self._buffer, self._at = self._buffer[self._at :], b"", 0
-        if self.done:
-            self.rest = unused
-        else:
-            self._buffer = unused
+        self._drop_used()
         return payload[0] if len(payload) == 1 else b"".join(payload)
+
+    def _drop_used(self) -> None:
+        used, self._at = self._at, 0
+        if self.done:
+            self.rest, self._buffer = bytes(self._buffer[used:]), b""
+        elif used == len(self._buffer):
+            self._buffer, self._searched = b"", 0
+        elif used or not isinstance(self._buffer, bytearray):
+            # Never more than came in this read: what was kept before it has been used up.
+            self._buffer = bytearray(self._buffer[used:])
+            self._searched = max(0, self._searched - used)
 
     def finish(self) -> bool:
         """True only if the last chunk and the trailer section have come."""
@@ -131,16 +145,19 @@ class ChunkedDecoder:
     def _line(self, limit: int) -> bytes | None:
         """The next line without CRLF, or None while it is incomplete."""
         start = self._at
-        end = self._buffer.find(b"\r\n", start, start + limit + 2)
+        # From the last byte of what was searched before: it may be the CR of the line's end.
+        new = max(start, self._searched - 1)
+        end = self._buffer.find(b"\r\n", new, start + limit + 2)
         if end < 0:
             if len(self._buffer) - start > limit + 1:  # the one may be the CR of its end
                 raise FramingError("a line of the chunked coding is too long")
-            # A bare LF can never become part of a good line: refuse at once rather than wait.
-            if self._buffer.find(b"\n", start) >= 0:
-                raise FramingError("a line of the chunked coding ends without CR")
+            # Half an end can never become part of a good line: refuse at once rather than wait.
+            if _HALF_END.search(self._buffer, new):
+                raise FramingError("lines of the chunked coding must end with CR LF")
+            self._searched = len(self._buffer)
             return None
         self._at = end + 2
-        return self._buffer[start:end]
+        return bytes(self._buffer[start:end])
 
     def _size(self, payload: list[bytes]) -> bool:
         line = self._line(_SIZE_LINE_MAX)
@@ -157,7 +174,7 @@ class ChunkedDecoder:
         return True
 
     def _data(self, payload: list[bytes]) -> bool:
-        piece = self._buffer[self._at : self._at + self._remaining]
+        piece = bytes(self._buffer[self._at : self._at + self._remaining])
         if not piece:
             return False
         self._at += len(piece)

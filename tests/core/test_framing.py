@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import Self
 
 import h11
 import pytest
@@ -143,6 +145,54 @@ def test_the_limits_of_lines_are_exact_however_they_arrive() -> None:
     for parts in pieces(wire):
         decoder = chunked()
         assert feed(decoder, parts) == (b"a", b"")
+
+
+@pytest.mark.parametrize("start", [b"1;x", b"0\r\nX: y", b"1\r\na\r\n1;x"])
+@pytest.mark.parametrize("half", [b"\n", b"\rz", b"\r\r", b"\rz\r"])
+def test_half_an_end_is_refused_before_the_line_ends(start: bytes, half: bytes) -> None:
+    """In whichever piece it comes: what will never be a good line is not waited for."""
+    for parts in pieces(start + half):
+        with pytest.raises(FramingError):
+            feed(chunked(), parts)
+    for parts in pieces(start + b"\r"):
+        feed(chunked(), parts)  # its LF may come with the next
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_drip_of_a_line_costs_what_it_brings(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """60 kB of trailers in small pieces: each byte is copied and looked at a few times, not once a piece."""
+    copied = looked = 0
+
+    class Counting(bytearray):
+        def __init__(self, data: bytes) -> None:
+            nonlocal copied
+            copied += len(data)
+            super().__init__(data)
+
+        def __iadd__(self, data: bytes) -> Self:  # type: ignore[override]
+            nonlocal copied
+            copied += len(data)
+            return super().__iadd__(data)
+
+        def find(self, sub: bytes, start: int = 0, end: int = sys.maxsize) -> int:  # type: ignore[override]
+            nonlocal looked
+            looked += max(0, min(end, len(self)) - start)
+            return super().find(sub, start, end)
+
+    class Looking:
+        @staticmethod
+        def search(data: bytes, start: int) -> None:
+            nonlocal looked
+            looked += len(data) - start
+
+    monkeypatch.setattr("edge.core.framing.bytearray", Counting, raising=False)
+    monkeypatch.setattr("edge.core.framing._HALF_END", Looking)
+    line = b"X: " + b"y" * 30_000
+    wire = b"1\r\na\r\n0\r\n" + (line + b"\r\n") * 2 + b"\r\n"
+    decoder = chunked(max_trailer_bytes=65536)
+    feed(decoder, [wire[at : at + step] for at in range(0, len(wire), step)])
+    assert decoder.done and decoder.trailers == [line, line]
+    assert copied < 2 * len(wire) and looked < 5 * len(wire)
 
 
 def test_an_endless_line_is_refused_before_it_ends() -> None:
