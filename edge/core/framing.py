@@ -124,15 +124,17 @@ class ChunkedDecoder:
         payload: list[bytes] = []
         while self._step(payload) and not self.done:
             pass
-        self._drop_used()
+        if self._at == len(self._buffer):
+            self._buffer, self._at, self._searched = b"", 0, 0
+        else:
+            self._drop_used()
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def _drop_used(self) -> None:
+        """Keep what there is no use for yet."""
         used, self._at = self._at, 0
         if self.done:
             self.rest, self._buffer = bytes(self._buffer[used:]), b""
-        elif used == len(self._buffer):
-            self._buffer, self._searched = b"", 0
         elif used or not isinstance(self._buffer, bytearray):
             # Never more than came in this read: what was kept before it has been used up.
             self._buffer = bytearray(self._buffer[used:])
@@ -146,7 +148,7 @@ class ChunkedDecoder:
         """The next line without CRLF, or None while it is incomplete."""
         start = self._at
         # From the last byte of what was searched before: it may be the CR of the line's end.
-        new = max(start, self._searched - 1)
+        new = self._searched - 1 if self._searched > start else start
         end = self._buffer.find(b"\r\n", new, start + limit + 2)
         if end < 0:
             if len(self._buffer) - start > limit + 1:  # the one may be the CR of its end
