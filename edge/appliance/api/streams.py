@@ -35,6 +35,7 @@ from edge.appliance.problems import (
 from edge.appliance.requests import ExecConnect, ExecStart, Frame, Stdin, parse
 from edge.appliance.runtime import Stream
 from edge.appliance.views import Json
+from edge.core.errors import Blame
 
 MAX_STREAMS = 64
 """Streams of one sandbox that are open at once."""
@@ -94,6 +95,7 @@ class _Session:
         self._sandbox = sandbox
         self._socket = socket
         self._id: str | None = None
+        self._code = WSCloseCode.OK
 
     async def run(self) -> Json | None:
         """Everything but the last frame, which is returned; None when the client is gone."""
@@ -113,11 +115,10 @@ class _Session:
 
     async def close(self, last: Json) -> None:
         """Send the last frame, and close."""
-        code = WSCloseCode.OK if last["type"] == "exec_exit" else WSCloseCode.POLICY_VIOLATION
         try:
             await self._send(last)
             async with asyncio.timeout(PATIENCE):
-                await self._socket.close(code=code)
+                await self._socket.close(code=self._code)
         except _ClientGone:
             pass
         except TimeoutError:
@@ -224,6 +225,8 @@ class _Session:
 
     def _error(self, error: ApiError) -> Json:
         problem = error.problem
+        ours = problem.blame is not Blame.CLIENT
+        self._code = WSCloseCode.INTERNAL_ERROR if ours else WSCloseCode.POLICY_VIOLATION
         more: Json = {"details": dict(error.details)} if error.details else {}
         return self._frame(
             "error",

@@ -42,6 +42,7 @@ MAX_COMMANDS = 128
 
 _SHELLS = ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash", "/bin/sh")
 _KILLED = 137
+_REAPED = 1.0
 _FROZEN = "The sandbox is frozen; nothing can be started in it."
 _DESTROYED = "The sandbox was destroyed."
 _LOST = "The sandbox's supervisor died, and the command with it."
@@ -248,7 +249,15 @@ class Sandbox:
         started = self._by_pid().get(pid)
         if started is None or started.link is not self._link:
             return False
-        return bool(await self._end(started))
+        killed = bool(await self._end(started))
+        if killed and started.code is None:
+            try:
+                # It is dead; that it was reaped is told on its own, and lists should show it by now.
+                async with asyncio.timeout(_REAPED):
+                    await started.ended.wait()
+            except TimeoutError:
+                pass
+        return killed
 
     async def freeze(self) -> int:
         """See `Runtime.freeze`."""
