@@ -336,6 +336,32 @@ async def test_a_paused_sandbox_is_resumed_where_it_may_be(service: Service) -> 
     assert refused.value.status == 409 and await _state(service, other) == "paused"
 
 
+async def test_a_client_that_gives_up_while_it_waits_for_the_resume(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The resume goes on without it, nothing stays counted, and nothing is logged as an error."""
+    sandbox = await service.create(**PAUSES)
+    await service.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
+    the_parts = service.plane.parts
+    thaw, begun, go = the_parts.runtime.thaw, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str) -> None:
+        begun.set()
+        await go.wait()
+        await thaw(name)
+
+    monkeypatch.setattr(the_parts.runtime, "thaw", slow)
+    opening = asyncio.create_task(service.stream(sandbox).__aenter__())
+    await begun.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go.set()
+    own = the_parts.sandboxes.get(sandbox)
+    await until(lambda: own.calls == 0 and not the_parts.streams and own.state.value == "running")
+    assert "error" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("auto", [True, False])
 async def test_an_ordered_pause_freezes_a_stream_and_does_not_end_it(
     service: Service, auto: bool

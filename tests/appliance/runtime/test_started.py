@@ -21,6 +21,7 @@ from edge.appliance.runtime import (
     Stream,
     SupervisorLost,
 )
+from edge.appliance.runtime.listener import FULL_BYTES
 from edge.appliance.runtime.started import TimeLimit
 
 
@@ -94,6 +95,15 @@ async def test_a_slow_reader_holds_the_command_up_and_nobody_else_does(
     assert not (tree / "done").exists()
     stream.close()
     await until((tree / "done").exists)
+
+
+async def test_the_end_comes_after_the_last_of_the_output(runtime: Runtime, sandbox: str) -> None:
+    """Also when reading stood still because the reader took nothing: the rest of the pipe is not lost."""
+    line = f"head -c {FULL_BYTES + 40_000} /dev/zero; printf end >&2"
+    stream = await runtime.stream(sandbox, Command(shell=line))
+    await until(lambda: runtime.logs(sandbox, stream.pid).exit_code is not None)
+    stdout, stderr = await heard(stream)
+    assert (len(stdout), stderr) == (FULL_BYTES + 40_000, b"end")
 
 
 async def test_readers_come_and_go(runtime: Runtime, sandbox: str) -> None:
