@@ -59,10 +59,7 @@ class _ClientGone(Exception):
 
 async def connect(request: web.Request) -> web.WebSocketResponse:
     """``GET S/ws?channel=exec``. What can be refused before the upgrade is refused with a status."""
-    channel = request.query.get("channel")
-    if channel is None:
-        raise invalid("query: channel is needed")
-    if channel != "exec":
+    if request.query.get("channel") != "exec":
         raise ApiError(NOT_IMPLEMENTED)
     socket = web.WebSocketResponse(timeout=PATIENCE, max_msg_size=_LARGEST, compress=False)
     if not socket.can_prepare(request).ok:

@@ -6,14 +6,12 @@ import asyncio
 import itertools
 import os
 import secrets
-import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
 from edge.appliance.runtime.files import WorkTree
-from edge.appliance.runtime.input import Input
 from edge.appliance.runtime.interface import (
     Command,
     ExecResult,
@@ -30,8 +28,8 @@ from edge.appliance.runtime.interface import (
     SupervisorLost,
     TooManyCommands,
 )
+from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
-from edge.appliance.runtime.output import Output
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
 
 KEPT_ENDED = 32
@@ -40,7 +38,6 @@ KEPT_ENDED = 32
 MAX_COMMANDS = 128
 """How many commands may run, or have left somebody who holds their output open."""
 
-_SHELLS = ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash", "/bin/sh")
 _KILLED = 137
 _REAPED = 1.0
 _FROZEN = "The sandbox is frozen; nothing can be started in it."
@@ -156,14 +153,14 @@ class Sandbox:
             raise TooManyCommands(
                 f"{MAX_COMMANDS} commands run or have left processes in the background; end some."
             )
-        argv, text = _argv(command)
-        env = self._environment(command)
+        argv, text = argv_of(command)
+        env = environment(self._id, self.tree.root, self._envs | dict(command.envs))
         with ExitStack() as undo:
             cwd = self._open_cwd(command)
             undo.callback(os.close, cwd)
             try:
-                stdin, reading = _input(undo, waited_for=waited_for)
-                output = _output(undo, head=waited_for)
+                stdin, reading = open_input(undo, waited_for=waited_for)
+                output = open_output(undo, head=waited_for)
                 link = self._linked()
             except OSError as error:
                 text = f"The command cannot be started: {error.strerror}."
@@ -178,20 +175,6 @@ class Sandbox:
 
     def _holds(self, started: Started) -> bool:
         return started.output.reading or (started.code is None and started.number in self._started)
-
-    def _environment(self, command: Command) -> dict[str, str]:
-        env = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.tree.root),
-            "LANG": os.environ.get("LANG", "C.UTF-8"),
-            **self._envs,
-            **command.envs,
-            "PREVIEW_SANDBOX_ID": self._id,
-        }
-        for name, value in env.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise NotExecutable(f"{name!r} cannot be an environment variable of that value.")
-        return env
 
     def _open_cwd(self, command: Command) -> int:
         cwd = self._cwd if command.cwd is None else command.cwd
@@ -296,40 +279,3 @@ class Sandbox:
             await link.end()
         for started in self._open:
             started.output.close()
-
-
-def _input(undo: ExitStack, *, waited_for: bool) -> tuple[Input | None, int]:
-    """What writes to standard input, if anybody can, and the descriptor that the command reads."""
-    if waited_for:
-        stdin, reading = None, os.open(os.devnull, os.O_RDONLY)
-    else:
-        stdin = Input()
-        reading = stdin.reading
-        undo.callback(stdin.close)
-    undo.callback(os.close, reading)
-    return stdin, reading
-
-
-def _output(undo: ExitStack, *, head: bool) -> Output:
-    output = Output(head=head)
-    undo.callback(output.close)
-    for descriptor in output.writing:
-        undo.callback(os.close, descriptor)
-    return output
-
-
-def _argv(command: Command) -> tuple[list[str], str]:
-    """What to execute, and how a list of processes shows it."""
-    if (command.argv is None) == (command.shell is None):
-        raise NotExecutable("A command is either a list of arguments or a line for the shell.")
-    if command.shell is not None:
-        shell = next((path for path in _SHELLS if os.access(path, os.X_OK)), _SHELLS[-1])
-        argv, text = [shell, "-c", command.shell], command.shell
-    else:
-        argv = list(command.argv or ())
-        text = shlex.join(argv)
-    if not argv or not argv[0]:
-        raise NotExecutable("The command is empty.")
-    if any("\0" in argument for argument in argv):
-        raise NotExecutable("A command cannot hold a NUL character.")
-    return argv, text
