@@ -25,6 +25,7 @@ from edge.appliance.api import (
     operator,
     previews,
     sandboxes,
+    streams,
 )
 from edge.appliance.api.http import answer, parts
 from edge.appliance.parts import PARTS, Parts
@@ -52,7 +53,17 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    modules = (open_routes, sandboxes, exec_api, files, previews, lifecycle, internal, operator)
+    modules = (
+        open_routes,
+        sandboxes,
+        exec_api,
+        streams,
+        files,
+        previews,
+        lifecycle,
+        internal,
+        operator,
+    )
     for module in modules:
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)

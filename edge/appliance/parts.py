@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ Log = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts, by name. ``wall`` is Unix time in seconds."""
+    """The parts, by name. ``wall`` is Unix time in seconds; ``streams`` counts open ones by sandbox."""
 
     config: Config
     runtime: Runtime
@@ -47,6 +48,7 @@ class Parts:
     creates: Idempotency[dict[str, object]]
     wall: Callable[[], float]
     log: Log
+    streams: Counter[str] = field(default_factory=Counter)
     closing: list[Callable[[], Any]] = field(default_factory=list)
 
     def set_edge(self, line: EdgeLine, own_port: int) -> None:

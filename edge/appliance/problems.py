@@ -99,6 +99,20 @@ QUOTA_EXCEEDED = _client(
 PAYLOAD_TOO_LARGE = _client(
     "payload_too_large", 413, "The body is too large.", "Send less; details.limit is in bytes."
 )
+STDIN_CLOSED = _client(
+    "stdin_closed",
+    409,
+    "The process takes no input.",
+    "Start it in the background or as a stream to be able to send to it.",
+)
+STDIN_FULL = Problem(
+    "stdin_full",
+    409,
+    True,
+    Blame.CLIENT,
+    "The process has not read what was sent before.",
+    "Send it again when the process has read; nothing was sent.",
+)
 EXPECTATION_FAILED = _client(
     "expectation_failed", 417, "The expectation is unknown.", "Send Expect: 100-continue or none."
 )

@@ -6,6 +6,7 @@ Unknown keys are ignored, because newer clients may say more; types are strict, 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -161,6 +162,42 @@ class Exec(_Body):
     cwd: Line | None = None
     envs: Envs | None = None
     shell: bool | None = None
+
+
+class Frame(_Body):
+    """What every message of a command's WebSocket has. ``id`` is the client's own and comes back."""
+
+    type: Name
+    id: Annotated[str, Field(max_length=255)] | None = None
+
+
+class ExecStart(Exec, Frame):
+    """``exec_start``: a command as in ``POST S/exec``; its limit counts whoever listens."""
+
+
+class ExecConnect(Frame):
+    """``exec_connect``: a command that was started before."""
+
+    pid: int
+
+
+class Stdin(_Body):
+    """``POST S/processes/{pid}/stdin``, and ``exec_stdin``: text, or bytes as base64."""
+
+    data: str | None = None
+    data_base64: str | None = None
+
+    @property
+    def content(self) -> bytes:
+        """What is to be sent. Raises `ApiError` (invalid_request)."""
+        if (self.data is None) == (self.data_base64 is None):
+            raise invalid("Either data or data_base64 is needed.")
+        try:
+            if self.data_base64 is not None:
+                return base64.b64decode(self.data_base64, validate=True)
+            return (self.data or "").encode("utf-8")
+        except ValueError:
+            raise invalid("The data cannot be decoded.") from None
 
 
 class FilePath(_Body):

@@ -95,6 +95,52 @@ class Service:
         query = {"edge": edge} | ({} if cursor is None else {"cursor": str(cursor)})
         return Watcher(self, query)
 
+    def stream(self, sandbox: str, **options: Any) -> Streaming:
+        """A socket for one command."""
+        return Streaming(self, sandbox, options)
+
+
+class Streaming:
+    """One socket of ``S/ws?channel=exec``."""
+
+    def __init__(self, service: Service, sandbox: str, options: dict[str, Any]) -> None:
+        self._service = service
+        self._path = f"/v1/sandboxes/{sandbox}/ws"
+        self._options = {"params": {"channel": "exec"}} | options
+
+    async def __aenter__(self) -> Self:
+        self.socket = await self._service.session.ws_connect(
+            self._path, headers={"Authorization": f"Bearer {KEY}"}, **self._options
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.socket.close()
+
+    async def say(self, kind: str, **what: Any) -> None:
+        """Send a frame."""
+        await self.socket.send_json({"type": kind, **what})
+
+    async def start(self, **command: Any) -> int:
+        """Start a command; its pid."""
+        await self.say("exec_start", **command)
+        frame = await self.hear()
+        assert frame["type"] == "exec_started", frame
+        return int(frame["pid"])
+
+    async def hear(self) -> Any:
+        """The next frame; None when the socket is closed instead."""
+        message = await self.socket.receive(timeout=30)
+        return json.loads(message.data) if message.type is aiohttp.WSMsgType.TEXT else None
+
+    async def rest(self) -> tuple[str, str, Any]:
+        """Both streams to the end, and the last frame; it has to be followed by the close."""
+        got = {"exec_stdout": "", "exec_stderr": ""}
+        while (frame := await self.hear())["type"] in got:
+            got[frame["type"]] += frame["data"]
+        assert await self.hear() is None, "nothing comes after the last frame"
+        return got["exec_stdout"], got["exec_stderr"], frame
+
 
 class Watcher:
     """One edge's event socket."""

@@ -86,8 +86,7 @@ def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
             for method, path in (
                 ("POST", f"{sandbox}/fork"),
                 ("POST", f"{sandbox}/snapshots"),
-                ("GET", f"{sandbox}/ws?channel=exec"),
-                ("POST", f"{sandbox}/processes/1/stdin"),
+                ("GET", f"{sandbox}/ws?channel=pty"),
                 ("GET", "/v1/volumes"),
                 ("GET", "/v1/template-warm-pools"),
                 ("GET", f"{sandbox}/metrics"),

@@ -1,7 +1,8 @@
-"""Commands in a sandbox: run one, start one, list, logs, kill."""
+"""Commands in a sandbox: run one, start one, list, logs, input, kill. ``streams.py`` follows them."""
 
 from __future__ import annotations
 
+import codecs
 import shlex
 
 from aiohttp import web
@@ -9,7 +10,7 @@ from aiohttp import web
 from edge.appliance.api.faults import told
 from edge.appliance.api.http import answer, number, parts, read, sandbox_id
 from edge.appliance.problems import PROCESS_NOT_FOUND, ApiError
-from edge.appliance.requests import Exec
+from edge.appliance.requests import Exec, Stdin
 from edge.appliance.runtime import Command, Runtime
 from edge.appliance.views import Json
 
@@ -21,9 +22,9 @@ async def run(request: web.Request) -> web.Response:
     async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
         with told():
             if wanted.background:
-                pid = await the_parts.runtime.spawn(sandbox.id, _command(wanted))
+                pid = await the_parts.runtime.spawn(sandbox.id, command_of(wanted))
                 return answer({"pid": pid})
-            result = await the_parts.runtime.exec(sandbox.id, _command(wanted))
+            result = await the_parts.runtime.exec(sandbox.id, command_of(wanted))
     body: Json = {
         "exit_code": result.exit_code,
         "stdout": _text(result.stdout),
@@ -51,10 +52,11 @@ async def logs(request: web.Request) -> web.Response:
         with told():
             pid = _pid(request, the_parts.runtime, sandbox.id)
             kept = the_parts.runtime.logs(sandbox.id, pid)
+    over = kept.exit_code is not None
     body: Json = {
-        "stdout": _text(kept.stdout),
-        "stderr": _text(kept.stderr),
-        "output": _text(kept.output),
+        "stdout": _text(kept.stdout, whole=over),
+        "stderr": _text(kept.stderr, whole=over),
+        "output": _text(kept.output, whole=over),
     }
     if kept.exit_code is not None:
         body["exit_code"] = kept.exit_code
@@ -71,7 +73,19 @@ async def kill(request: web.Request) -> web.Response:
     return answer({"success": True})
 
 
-def _command(wanted: Exec) -> Command:
+async def stdin(request: web.Request) -> web.Response:
+    """``POST S/processes/{pid}/stdin``: send to a command, all of it or nothing."""
+    data = (await read(request, Stdin)).content
+    the_parts = parts(request)
+    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
+        with told():
+            pid = _pid(request, the_parts.runtime, sandbox.id)
+            the_parts.runtime.write_stdin(sandbox.id, pid, data)
+    return answer({"success": True})
+
+
+def command_of(wanted: Exec) -> Command:
+    """The runtime's terms for it."""
     args = wanted.args or []
     if wanted.shell:
         # Arguments of a command line are data, so they are quoted.
@@ -96,8 +110,10 @@ def _pid(request: web.Request, runtime: Runtime, sandbox: str) -> int:
     return pid
 
 
-def _text(output: bytes) -> str:
-    return output.decode("utf-8", "replace")
+def _text(output: bytes, *, whole: bool = True) -> str:
+    # The client shows what is new from one answer to the next: a character that is only half there has
+    # to wait for its other half.
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(output, whole)
 
 
 ROUTES = [
@@ -105,4 +121,5 @@ ROUTES = [
     ("GET", "/v1/sandboxes/{sandbox}/processes", processes),
     ("GET", "/v1/sandboxes/{sandbox}/processes/{pid}/logs", logs),
     ("POST", "/v1/sandboxes/{sandbox}/processes/{pid}/kill", kill),
+    ("POST", "/v1/sandboxes/{sandbox}/processes/{pid}/stdin", stdin),
 ]

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
         FileNotFound,
         FileTooLarge,
         FreezeFailed,
+        InputClosed,
+        InputFull,
         Logs,
         NoSuchDirectory,
+        NoSuchProcess,
         NoSuchSandbox,
         NotExecutable,
         PathEscape,
@@ -44,7 +47,9 @@ if TYPE_CHECKING:
         RuntimeFault,
         SandboxFrozen,
         SupervisorLost,
+        TooManyCommands,
     )
+    from edge.appliance.runtime.started import Stream
 
 __all__ = [
     "Command",
@@ -55,8 +60,11 @@ __all__ = [
     "FileNotFound",
     "FileTooLarge",
     "FreezeFailed",
+    "InputClosed",
+    "InputFull",
     "Logs",
     "NoSuchDirectory",
+    "NoSuchProcess",
     "NoSuchSandbox",
     "NotExecutable",
     "PathEscape",
@@ -64,12 +72,14 @@ __all__ = [
     "Runtime",
     "RuntimeFault",
     "SandboxFrozen",
+    "Stream",
     "SupervisorLost",
+    "TooManyCommands",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "host" if name == "Runtime" else "interface"
+    module = {"Runtime": "host", "Stream": "started"}.get(name, "interface")
     return getattr(import_module(f"{__name__}.{module}"), name)

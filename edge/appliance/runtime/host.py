@@ -19,6 +19,7 @@ from edge.appliance.runtime.interface import (
     RuntimeFault,
 )
 from edge.appliance.runtime.sandbox import Sandbox
+from edge.appliance.runtime.started import Stream
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -95,7 +96,7 @@ class Runtime:
 
         It has ended when its own process has: what that left in the background lives on, and what it
         writes later is in nobody's result. Raises `ExecTimeout`, `NotExecutable`, `NoSuchDirectory`,
-        `PathEscape`, `SandboxFrozen`. If the caller is cancelled, the command is killed.
+        `PathEscape`, `SandboxFrozen`, `TooManyCommands`. If the caller is cancelled, the command is killed.
         """
         return await self._sandbox(sandbox_id).exec(command)
 
@@ -103,16 +104,31 @@ class Runtime:
         """Start a command in the background; its pid. Raises what `exec` raises, but no `ExecTimeout`."""
         return await self._sandbox(sandbox_id).spawn(command)
 
+    async def stream(self, sandbox_id: str, command: Command) -> Stream:
+        """Start a command as `spawn` does, and follow its output. Its time limit kills all it started.
+
+        It runs on when the stream is closed, and its limit with it.
+        """
+        return await self._sandbox(sandbox_id).stream(command)
+
+    def attach(self, sandbox_id: str, pid: int) -> Stream:
+        """Follow a listed command, from what is kept of its output on. Raises `NoSuchProcess`."""
+        return self._sandbox(sandbox_id).attach(pid)
+
+    def write_stdin(self, sandbox_id: str, pid: int, data: bytes) -> None:
+        """Send to the standard input of a listed command, all of it or nothing; it never waits.
+
+        Raises `NoSuchProcess`, `InputFull`, `InputClosed` (also for commands of `exec`).
+        """
+        self._sandbox(sandbox_id).write_stdin(pid, data)
+
     def processes(self, sandbox_id: str) -> list[ProcessInfo]:
         """The commands that run, and the newest 32 background ones that ended, oldest first."""
         return self._sandbox(sandbox_id).processes()
 
     def logs(self, sandbox_id: str, pid: int) -> Logs:
-        """The newest MiB of each stream of a listed command. Raises `RuntimeFault` for other pids."""
-        logs = self._sandbox(sandbox_id).logs(pid)
-        if logs is None:
-            raise RuntimeFault(f"There is no process {pid} in sandbox {sandbox_id}.")
-        return logs
+        """The newest MiB of each stream of a listed command. Raises `NoSuchProcess` for other pids."""
+        return self._sandbox(sandbox_id).logs(pid)
 
     async def kill(self, sandbox_id: str, pid: int) -> bool:
         """Kill a listed command and all it started, frozen or not; False if there was nothing to kill."""

@@ -12,7 +12,8 @@ class Command:
 
     ``cwd`` is resolved in the work tree like every path; None is the sandbox's own. ``envs`` go on top
     of the sandbox's. ``timeout_secs`` bounds `Runtime.exec` in wall-clock time (a freeze does not stop
-    the clock); None is no limit, and `Runtime.spawn` ignores it.
+    the clock) and `Runtime.stream` in time that the sandbox is not frozen; None is no limit, and
+    `Runtime.spawn` ignores it.
     """
 
     argv: list[str] | None = None
@@ -108,6 +109,22 @@ class ExecTimeout(RuntimeFault):
         super().__init__(message)
         self.stdout = stdout
         self.stderr = stderr
+
+
+class NoSuchProcess(RuntimeFault):
+    """The sandbox lists no command of this pid."""
+
+
+class TooManyCommands(RuntimeFault):
+    """So many commands run, or have left processes that hold their output open, that no more may start."""
+
+
+class InputClosed(RuntimeFault):
+    """The command reads no input: it was started without, closed it, or has ended."""
+
+
+class InputFull(RuntimeFault):
+    """The command has not read what was sent before. Nothing of this was sent."""
 
 
 class PathEscape(RuntimeFault):

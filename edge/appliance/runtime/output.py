@@ -3,6 +3,10 @@
 The pipe of an ended command may live on in a process it left in the background, which must not
 break by our closing it. So reading goes on to the end of the pipe, and is never what anybody waits for:
 what the command itself wrote is in the pipe by the time it has ended (`Pipe.drain`).
+
+Whoever wants the output while it comes listens (`Output.listen`). A listener that has not taken enough
+stops the reading, so that the command waits for it as for any slow reader of a pipe. How long it may is
+decided where the listener is served; without listeners a command never waits.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import fcntl
 import os
 import termios
 from collections.abc import Callable
+
+from edge.appliance.runtime.listener import Listener
 
 TAIL_BYTES = 1 << 20
 HEAD_BYTES = 8 << 20
@@ -48,8 +54,8 @@ class Tail:
     def feed(self, data: bytes) -> None:
         """Keep it, at the cost of the oldest."""
         self._data += data
-        # Cut late, so that cutting costs each byte one move and not one move a read.
-        if len(self._data) > 2 * self._limit:
+        # Cut late, so that cutting costs a few moves a byte and not one of all a read.
+        if len(self._data) > self._limit + self._limit // 4:
             del self._data[: -self._limit]
 
     def value(self) -> bytes:
@@ -65,8 +71,19 @@ class Pipe:
         self._feed = feed
         self._reading, self.writing = os.pipe()
         self.open = True
+        self._paused = False
         os.set_blocking(self._reading, False)
         self._loop.add_reader(self._reading, self._readable)
+
+    def hold(self, *, paused: bool) -> None:
+        """Read no more for now, or again; the pipe fills meanwhile, and its writer waits."""
+        if not self.open or paused is self._paused:
+            return
+        self._paused = paused
+        if paused:
+            self._loop.remove_reader(self._reading)
+        else:
+            self._loop.add_reader(self._reading, self._readable)
 
     def _readable(self) -> None:
         self._take(_READ)
@@ -83,7 +100,7 @@ class Pipe:
         return len(data)
 
     def drain(self) -> None:
-        """Read what is in the pipe now, and not what somebody still adds to it."""
+        """Read what is in the pipe now, paused or not, and not what somebody still adds to it."""
         waiting = array.array("i", [0])
         if self.open:
             fcntl.ioctl(self._reading, termios.FIONREAD, waiting)
@@ -105,6 +122,9 @@ class Output:
         self.heads = (Head(), Head()) if head else None
         self._tails = (Tail(), Tail())
         self._both = Tail()
+        self._order = Tail()  # Of which stream each byte of `_both` is.
+        self._listeners: list[Listener] = []
+        self._over = False
         self._pipes: list[Pipe] = []
         try:
             for stream in (0, 1):
@@ -116,13 +136,47 @@ class Output:
             raise
 
     def _feeder(self, stream: int) -> Callable[[bytes], None]:
+        mark = bytes([stream])
+
         def feed(data: bytes) -> None:
             if self.heads is not None:
                 self.heads[stream].feed(data)
             self._tails[stream].feed(data)
             self._both.feed(data)
+            self._order.feed(mark * len(data))
+            for listener in self._listeners:
+                listener.feed(stream, data)
+            self._pace()
 
         return feed
+
+    def listen(self) -> Listener:
+        """A listener, which begins with the newest MiB of what was written before; then `leave`."""
+        listener = Listener(self._both.value(), self._order.value(), self._pace)
+        if self._over:
+            listener.finish()
+        else:
+            self._listeners.append(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """It takes no more: nobody waits for it any longer. Calling it again is harmless."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            self._pace()
+
+    def finish(self) -> None:
+        """The command has ended: listeners hear of it, and not of what others still write."""
+        self._over = True
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.finish()
+        self._pace()
+
+    def _pace(self) -> None:
+        full = any(listener.full for listener in self._listeners)
+        for pipe in self._pipes:
+            pipe.hold(paused=full)  # Both, or the streams would change places.
 
     @property
     def writing(self) -> tuple[int, int]:

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import os
 import secrets
-import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -17,41 +17,33 @@ from edge.appliance.runtime.interface import (
     ExecResult,
     ExecTimeout,
     FileNotFound,
+    InputClosed,
     Logs,
     NoSuchDirectory,
+    NoSuchProcess,
     NoSuchSandbox,
     NotExecutable,
     ProcessInfo,
     SandboxFrozen,
+    SupervisorLost,
+    TooManyCommands,
 )
+from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
-from edge.appliance.runtime.output import Output
+from edge.appliance.runtime.started import Started, Stream, TimeLimit
 
 KEPT_ENDED = 32
 """How many ended background commands keep their logs."""
 
-_SHELLS = ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash", "/bin/sh")
+MAX_COMMANDS = 128
+"""How many commands may run, or have left somebody who holds their output open."""
+
 _KILLED = 137
+_REAPED = 1.0
 _FROZEN = "The sandbox is frozen; nothing can be started in it."
-
-
-class Started:
-    """A command that was started; ``code`` is set, and the event with it, once it has ended."""
-
-    def __init__(self, number: int, text: str, output: Output, link: Link) -> None:
-        self.number = number
-        self.text = text
-        self.output = output
-        self.link = link
-        self.pid = 0
-        self.code: int | None = None
-        self.ended = asyncio.Event()
-
-    def end(self, code: int) -> None:
-        """Note the end, after the last of what it wrote."""
-        self.output.drain()
-        self.code = code
-        self.ended.set()
+_DESTROYED = "The sandbox was destroyed."
+_LOST = "The sandbox's supervisor died, and the command with it."
+_LATE = "The command did not end within {:g} seconds and was killed."
 
 
 class Sandbox:
@@ -70,13 +62,13 @@ class Sandbox:
         self._closed = False
         self._numbers = itertools.count(1)
         self._started: dict[int, Started] = {}
-        self._outputs: list[Output] = []
+        self._open: list[Started] = []
         self._link: Link | None = None
         self._links: list[Link] = []
 
     async def exec(self, command: Command) -> ExecResult:
         """See `Runtime.exec`."""
-        started, answer = self._start(command, head=True)
+        started, answer = self._start(command, waited_for=True)
         heads = started.output.heads
         assert heads is not None
         try:
@@ -87,9 +79,7 @@ class Sandbox:
             await self._end(started)
             started.output.drain()
             stdout, stderr = (head.value() for head in heads)
-            text = (
-                f"The command did not end within {command.timeout_secs:g} seconds and was killed."
-            )
+            text = _LATE.format(command.timeout_secs)
             raise ExecTimeout(text, stdout=stdout, stderr=stderr) from None
         except asyncio.CancelledError:
             self._end(
@@ -106,52 +96,85 @@ class Sandbox:
 
     async def spawn(self, command: Command) -> int:
         """See `Runtime.spawn`."""
-        started, answer = self._start(command, head=False)
+        return (await self._begin(command)).pid
+
+    async def stream(self, command: Command) -> Stream:
+        """See `Runtime.stream`."""
+        started = await self._begin(command)
+        if started.code is None:
+            started.limit = TimeLimit(
+                command.timeout_secs, lambda: self._late(started, command.timeout_secs or 0)
+            )
+            if not self._frozen:
+                started.limit.go()
+        return Stream(started)
+
+    def _late(self, started: Started, seconds: float) -> None:
+        started.fault = ExecTimeout(_LATE.format(seconds))
+        self._end(started)
+
+    def attach(self, pid: int) -> Stream:
+        """See `Runtime.attach`."""
+        return Stream(self._known(pid))
+
+    def write_stdin(self, pid: int, data: bytes) -> None:
+        """See `Runtime.write_stdin`."""
+        stdin = self._known(pid).stdin
+        if stdin is None:
+            raise InputClosed("The process was started without input.")
+        stdin.write(data)
+
+    async def _begin(self, command: Command) -> Started:
+        """Start a command that nobody has to wait for."""
+        started, answer = self._start(command, waited_for=False)
         try:
             started.pid = cast(int, await answer)
         except BaseException as error:
             self._started.pop(started.number, None)
+            started.drop()
             if isinstance(error, asyncio.CancelledError):
                 self._end(started)  # Nobody will ever know its pid.
             raise
         ended = [number for number, one in self._started.items() if one.code is not None]
         for number in ended[:-KEPT_ENDED]:
             del self._started[number]
-        return started.pid
+        return started
 
-    def _start(self, command: Command, *, head: bool) -> tuple[Started, asyncio.Future[object]]:
+    def _start(
+        self, command: Command, *, waited_for: bool
+    ) -> tuple[Started, asyncio.Future[object]]:
+        """Ask for a command. Only one that nobody waits for has input, because who waits cannot send it."""
         if self._closed:
             raise NoSuchSandbox(f"There is no sandbox {self._id}.")
         if self._frozen:
             raise SandboxFrozen(_FROZEN)
-        argv, text = _argv(command)
-        env = self._environment(command)
-        cwd = self._open_cwd(command)
-        try:
-            output = Output(head=head)
-            link = self._linked()
-        except OSError as error:
-            os.close(cwd)
-            raise NotExecutable(f"The command cannot be started: {error.strerror}.") from None
+        self._open = [one for one in self._open if self._holds(one)]
+        if len(self._open) >= MAX_COMMANDS:
+            raise TooManyCommands(
+                f"{MAX_COMMANDS} commands run or have left processes in the background; end some."
+            )
+        argv, text = argv_of(command)
+        env = environment(self._id, self.tree.root, self._envs | dict(command.envs))
+        with ExitStack() as undo:
+            cwd = self._open_cwd(command)
+            undo.callback(os.close, cwd)
+            try:
+                stdin, reading = open_input(undo, waited_for=waited_for)
+                output = open_output(undo, head=waited_for)
+                link = self._linked()
+            except OSError as error:
+                text = f"The command cannot be started: {error.strerror}."
+                raise NotExecutable(text) from None
+            undo.pop_all()
         number = next(self._numbers)
-        started = self._started[number] = Started(number, text, output, link)
-        self._outputs = [one for one in self._outputs if one.reading] + [output]
-        descriptors = (cwd, *output.writing)
+        started = Started(number, text, output=output, stdin=stdin, link=link)
+        self._started[number] = started
+        self._open.append(started)
+        descriptors = (cwd, reading, *output.writing)
         return started, link.tell("spawn", descriptors, argv=argv, env=env, number=number)
 
-    def _environment(self, command: Command) -> dict[str, str]:
-        env = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.tree.root),
-            "LANG": os.environ.get("LANG", "C.UTF-8"),
-            **self._envs,
-            **command.envs,
-            "PREVIEW_SANDBOX_ID": self._id,
-        }
-        for name, value in env.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise NotExecutable(f"{name!r} cannot be an environment variable of that value.")
-        return env
+    def _holds(self, started: Started) -> bool:
+        return started.output.reading or (started.code is None and started.number in self._started)
 
     def _open_cwd(self, command: Command) -> int:
         cwd = self._cwd if command.cwd is None else command.cwd
@@ -174,9 +197,10 @@ class Sandbox:
 
     def _lost(self) -> None:
         self._link = None
+        fault = NoSuchSandbox(_DESTROYED) if self._closed else SupervisorLost(_LOST)
         for started in self._started.values():
             if started.code is None:
-                started.end(_KILLED)
+                started.end(_KILLED, fault)
 
     def _end(self, started: Started) -> asyncio.Future[object]:
         return started.link.tell("kill", pid=started.pid, number=started.number)
@@ -192,27 +216,43 @@ class Sandbox:
         # Pids come round again: the newest command of a pid is the one that is meant.
         return {one.pid: one for one in self._started.values() if one.pid}
 
-    def logs(self, pid: int) -> Logs | None:
-        """See `Runtime.logs`; None for a pid that is not listed."""
+    def _known(self, pid: int) -> Started:
         started = self._by_pid().get(pid)
-        return None if started is None else Logs(*started.output.logs(), started.code)
+        if started is None:
+            raise NoSuchProcess(f"There is no process {pid} in sandbox {self._id}.")
+        return started
+
+    def logs(self, pid: int) -> Logs:
+        """See `Runtime.logs`."""
+        started = self._known(pid)
+        return Logs(*started.output.logs(), started.code)
 
     async def kill(self, pid: int) -> bool:
         """See `Runtime.kill`."""
         started = self._by_pid().get(pid)
         if started is None or started.link is not self._link:
             return False
-        return bool(await self._end(started))
+        killed = bool(await self._end(started))
+        if killed and started.code is None:
+            try:
+                # It is dead; that it was reaped is told on its own, and lists should show it by now.
+                async with asyncio.timeout(_REAPED):
+                    await started.ended.wait()
+            except TimeoutError:
+                pass
+        return killed
 
     async def freeze(self) -> int:
         """See `Runtime.freeze`."""
         self._frozen = True
+        self._clocks(run=False)
         try:
             if self._link is not None:
                 await self._link.tell("freeze")
             memory = await self.memory()
         except Exception:
             self._frozen = False
+            self._clocks(run=True)
             raise
         return memory + await asyncio.to_thread(self.tree.size)
 
@@ -221,6 +261,12 @@ class Sandbox:
         if self._link is not None:
             await self._link.tell("thaw")
         self._frozen = False
+        self._clocks(run=True)
+
+    def _clocks(self, *, run: bool) -> None:
+        for started in self._started.values():
+            if started.limit is not None and started.code is None:
+                (started.limit.go if run else started.limit.stop)()
 
     async def memory(self) -> int:
         """See `Runtime.memory_bytes`."""
@@ -231,22 +277,5 @@ class Sandbox:
         self._closed = True
         for link in tuple(self._links):
             await link.end()
-        for output in self._outputs:
-            output.close()
-
-
-def _argv(command: Command) -> tuple[list[str], str]:
-    """What to execute, and how a list of processes shows it."""
-    if (command.argv is None) == (command.shell is None):
-        raise NotExecutable("A command is either a list of arguments or a line for the shell.")
-    if command.shell is not None:
-        shell = next((path for path in _SHELLS if os.access(path, os.X_OK)), _SHELLS[-1])
-        argv, text = [shell, "-c", command.shell], command.shell
-    else:
-        argv = list(command.argv or ())
-        text = shlex.join(argv)
-    if not argv or not argv[0]:
-        raise NotExecutable("The command is empty.")
-    if any("\0" in argument for argument in argv):
-        raise NotExecutable("A command cannot hold a NUL character.")
-    return argv, text
+        for started in self._open:
+            started.output.close()

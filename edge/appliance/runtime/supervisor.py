@@ -8,7 +8,7 @@ Requests and answers are lines of JSON. Every request has an ``id``, its answer 
 either ``ok`` or ``error`` (with ``message``). The requests (``do``):
 
 ========= ============================================================================================
-spawn     ``argv, env, number``, with three descriptors: working directory, stdout, stderr. ok: pid
+spawn     ``argv, env, number``, with four descriptors: working directory, stdin, stdout, stderr. ok: pid
 freeze    ok: true, once every process of the sandbox is still
 thaw      ok: true
 kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. ok: whether there was anything to kill
@@ -137,7 +137,7 @@ class Supervisor:
             self._ending = True  # The control plane is gone.
 
     def _spawn(self, request: Request) -> int:
-        given, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+        given, self._descriptors = self._descriptors[:4], self._descriptors[4:]
         try:
             if self._freezer.frozen:
                 # A child would freeze on its way into the cgroup, and we would wait for it.
@@ -147,7 +147,7 @@ class Supervisor:
             for descriptor in given:
                 os.close(descriptor)
 
-    def _start(self, request: Request, cwd: int, stdout: int, stderr: int) -> int:
+    def _start(self, request: Request, cwd: int, stdin: int, stdout: int, stderr: int) -> int:
         argv, env, number = request["argv"], request["env"], request["number"]
         assert isinstance(argv, list) and isinstance(env, dict) and isinstance(number, int)
 
@@ -164,7 +164,7 @@ class Supervisor:
             process = subprocess.Popen(
                 argv,
                 env={**env, MARK: f"{self._mark}.{number}"},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,

@@ -92,3 +92,41 @@ async def test_a_paused_sandbox_resumes_for_a_command_where_it_may(service: Serv
         status, error = await service.api(method, f"/v1/sandboxes/{other}/{path}", body)
         assert (status, error["code"]) == (409, "sandbox_not_ready")
         assert error["details"] == {"status": "paused"}
+
+
+async def test_logs_hold_back_half_a_character(service: Service) -> None:
+    """The client shows what is new from one answer to the next, so nothing of it may change later."""
+    sandbox = await service.create()
+    line = {
+        "command": r"printf 'h\303'; read go; printf '\251\303'",
+        "shell": True,
+        "background": True,
+    }
+    _, started = await _run(service, sandbox, **line)
+    path = f"/v1/sandboxes/{sandbox}/processes/{started['pid']}"
+
+    async def until_it_says(text: str) -> Any:
+        while (logs := (await service.api("GET", f"{path}/logs"))[1])["stdout"] != text:
+            assert text.startswith(logs["stdout"])
+            await asyncio.sleep(0.01)
+        return logs
+
+    assert (await until_it_says("h"))["output"] == "h"
+    assert (await service.api("POST", f"{path}/stdin", {"data": "\n"}))[0] == 200
+    assert (await until_it_says("h\xe9\ufffd"))["exit_code"] == 0
+
+
+async def test_commands_are_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is a conflict that says so, in the foreground, the background and as a stream."""
+    monkeypatch.setattr("edge.appliance.runtime.sandbox.MAX_COMMANDS", 1)
+    sandbox = await service.create()
+    sleep = {"command": "sleep", "args": ["600"], "background": True}
+    _, started = await _run(service, sandbox, **sleep)
+    for more in ({"command": "true"}, sleep):
+        status, error = await _run(service, sandbox, **more)
+        assert (status, error["code"]) == (409, "quota_exceeded")
+    async with service.stream(sandbox) as stream:
+        await stream.say("exec_start", command="true")
+        assert (await stream.rest())[2]["code"] == "quota_exceeded"
+    await service.api("POST", f"/v1/sandboxes/{sandbox}/processes/{started['pid']}/kill")
+    assert (await _run(service, sandbox, command="true"))[0] == 200

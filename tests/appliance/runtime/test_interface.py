@@ -23,7 +23,7 @@ def test_every_public_name_can_be_had() -> None:
         for name, value in vars(interface).items()
         if isinstance(value, type) and value.__module__ == interface.__name__
     }
-    assert set(runtime.__all__) == defined | {"Runtime"}
+    assert set(runtime.__all__) == defined | {"Runtime", "Stream"}
     with pytest.raises(AttributeError, match="nonsense"):
         runtime.nonsense  # noqa: B018
 

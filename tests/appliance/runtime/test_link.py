@@ -36,7 +36,7 @@ class Ears:
         self, *argv: str, number: int = 1, env: dict[str, str] | None = None
     ) -> asyncio.Future[object]:
         """Ask for a command that writes to nowhere."""
-        descriptors = (os.open("/", os.O_RDONLY), *(os.open(os.devnull, os.O_WRONLY) for _ in "oe"))
+        descriptors = (os.open("/", os.O_RDONLY), *(os.open(os.devnull, os.O_RDWR) for _ in "ioe"))
         given = {"PATH": os.defpath, **(env or {})}
         return self.link.tell("spawn", descriptors, argv=list(argv), env=given, number=number)
 

@@ -23,7 +23,9 @@ from edge.appliance.runtime import (
     RuntimeFault,
     SandboxFrozen,
     SupervisorLost,
+    TooManyCommands,
 )
+from edge.appliance.runtime import sandbox as module
 from edge.appliance.runtime.sandbox import KEPT_ENDED
 
 
@@ -345,3 +347,30 @@ async def test_a_request_to_a_dead_supervisor_fails(runtime: Runtime, sandbox: s
     with pytest.raises(SupervisorLost):
         await asked
     assert (await runtime.exec(sandbox, Command(argv=["true"]))).exit_code == 0
+
+
+@LINUX
+async def test_commands_are_bounded(
+    runtime: Runtime, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running ones count, and ended ones that left somebody with their output; then one more may start."""
+    monkeypatch.setattr(module, "MAX_COMMANDS", 3)
+    running = await runtime.spawn(sandbox, Command(argv=["sleep", "961"]))
+    await runtime.exec(sandbox, Command(shell="sleep 960 & echo $! > left"))
+    silent = await runtime.spawn(sandbox, Command(shell="exec sleep 959 >&- 2>&-"))
+    output = runtime._sandboxes[sandbox]._started[3].output
+    await until(lambda: not output.reading)
+    for call in (runtime.exec, runtime.spawn, runtime.stream):
+        with pytest.raises(TooManyCommands, match="3 commands"):
+            await call(sandbox, Command(argv=["true"]))
+    await runtime.kill(sandbox, silent)
+    assert (await runtime.exec(sandbox, Command(argv=["true"]))).exit_code == 0
+    await runtime.kill(sandbox, running)
+
+
+async def test_a_killed_command_is_listed_as_ended(runtime: Runtime, sandbox: str) -> None:
+    """Whoever has killed finds it ended in the next list."""
+    for _ in range(10):
+        pid = await runtime.spawn(sandbox, Command(argv=["sleep", "958"]))
+        assert await runtime.kill(sandbox, pid)
+        assert not any(process.running for process in runtime.processes(sandbox))

@@ -48,8 +48,8 @@ class Peer:
         return answer
 
     def spawn(self, *argv: str, number: int = 1, stdout: int | None = None) -> dict[str, object]:
-        folder, null = os.open("/", os.O_RDONLY), os.open(os.devnull, os.O_WRONLY)
-        descriptors = (folder, null if stdout is None else stdout, null)
+        folder, null = os.open("/", os.O_RDONLY), os.open(os.devnull, os.O_RDWR)
+        descriptors = (folder, null, null if stdout is None else stdout, null)
         self.tell("spawn", descriptors, argv=list(argv), env={"PATH": os.defpath}, number=number)
         os.close(folder)
         os.close(null)
