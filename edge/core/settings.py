@@ -75,6 +75,46 @@ class ControlPlaneSettings(Group):
     """Name of this edge towards the control plane; empty makes one of host name and process id."""
 
 
+class RedisSettings(Group):
+    """Redis or Valkey between the control plane and many edges. It spares look-ups and thins out wakes."""
+
+    url: SecretStr = SecretStr("")
+    """Like redis://user:password@host:6379/0, or rediss:// for TLS; empty = none, the control plane alone is asked."""
+    cluster: bool = False
+    """Whether it is a Cluster; the URL names one of its nodes."""
+    sentinels: tuple[str, ...] = ()
+    """Sentinels as host:port, which are asked for the primary in place of the URL's host."""
+    sentinel_service: str = "mymaster"
+    """The name under which the Sentinels watch the primary."""
+    ca_file: Path | None = None
+    """Certificates that are trusted with rediss://; unset = the system's."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "edge"
+    """What the names of all keys begin with, so that fleets can share a server."""
+    timeout: Annotated[float, Field(gt=0)] = 0.5
+    """Seconds for one command; later the control plane is asked."""
+    connections: Annotated[int, Field(ge=4)] = 32
+    """Connections per process (per node of a Cluster) at most."""
+    lease: Annotated[float, Field(ge=0.5)] = 2.0
+    """Seconds after which another edge takes over from one that wakes a sandbox and has fallen silent."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RedisSettings:
+        url = self.url.get_secret_value()
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("url must begin with redis:// or rediss://")
+        if self.cluster and self.sentinels:
+            raise ValueError("a Cluster has no Sentinels: give cluster or sentinels, not both")
+        if (self.cluster or self.sentinels) and not url:
+            raise ValueError(
+                "url is missing; it names the user, the password and whether TLS is used"
+            )
+        for sentinel in self.sentinels:
+            host, _, port = sentinel.rpartition(":")
+            if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError("sentinels: each must be like host:26379")
+        return self
+
+
 class HmacKey(Group):
     """A shared secret with a name."""
 
@@ -285,6 +325,7 @@ class Settings(Group):
     """Whether a CORS preflight without any credential is forwarded to a sandbox that is known to run: the one exception to "no credential, no traffic"."""
     listen: ListenSettings = ListenSettings()
     control_plane: ControlPlaneSettings
+    redis: RedisSettings = RedisSettings()
     tokens: TokenSettings = TokenSettings()
     cookie: CookieSettings
     wake: WakeSettings = WakeSettings()

@@ -1,0 +1,24 @@
+"""The state port over Redis or Valkey: many edges, one place that tells them of every change.
+
+::
+
+    control plane -> Publisher -> records and changes, sharded -> RedisStatePort -> edge
+                  <--------------- HTTP: look-ups that Redis cannot answer, resumes, usage, acks
+
+What Redis holds is a copy, and this is how far it is believed:
+
+- a record is read from it only while its changes are followed without a gap (a heartbeat under a second
+  old). Otherwise, and where it has none, the control plane is asked: **a miss is never a 404, and a Redis
+  that is gone, slow, flushed, full or talks nonsense never a 503**;
+- the wake lease thins out the calls of many edges for one sandbox. That a wake happens once does not
+  rest on it, but on the control plane's comparison of incarnations.
+
+The rooms: ``layout`` (names, shards), ``scripts`` (what has to happen in one step), ``connect`` (single
+server, Sentinel, Cluster), ``changes`` (following them), ``lease``, ``port`` (the edge's side) and
+``publisher`` (the control plane's side).
+"""
+
+from edge.state.redis.port import RedisStatePort
+from edge.state.redis.publisher import Publisher
+
+__all__ = ["Publisher", "RedisStatePort"]

@@ -1,0 +1,170 @@
+"""The edge's side: a state port that reads from Redis what may be believed, and asks the control plane else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.settings import RedisSettings
+from edge.state import wire
+from edge.state.port import (
+    RefusalReason,
+    ResumeRefused,
+    StatePort,
+    Unavailable,
+    UsageBatch,
+    WatchEvent,
+)
+from edge.state.redis import scripts
+from edge.state.redis.changes import Changes
+from edge.state.redis.connect import Connection, RedisGone
+from edge.state.redis.layout import KEPT_BATCHES, MAX_RECORD, Layout
+from edge.state.redis.lease import DONE, FAILED, Lease, Turn
+
+BELIEVED = 1.5
+"""Seconds after a proof of being caught up during which records are read from Redis."""
+LOOK = 0.1
+"""Seconds between two looks at another edge's wake. Its waiters are told by the changes, sooner than that."""
+MEMBERSHIP = 3.0
+"""Seconds an edge counts as alive after it last said so."""
+SAY_ALIVE = 1.0
+"""Seconds between two times of saying so."""
+
+R = TypeVar("R", SandboxRecord, GrantRecord)
+
+
+class RedisStatePort:
+    """`StatePort` over Redis, and ``control`` for what Redis cannot do. ``clock``: monotonic seconds."""
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        control: StatePort,
+        edge_id: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._edge_id = edge_id
+        self._clock = clock
+        self._layout = Layout(settings.prefix)
+        self._connection = Connection(settings)
+        # Reading blocks, and must not take a connection from those who look something up.
+        self._following = Connection(settings)
+        self._changes = Changes(self._following, self._layout, clock=clock)
+
+    async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
+        """See `StatePort.sandbox`."""
+        found = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
+        return found or await self._control.sandbox(sandbox_id)
+
+    async def grant(self, grant_id: str) -> GrantRecord | None:
+        """See `StatePort.grant`."""
+        found = await self._read("grant", grant_id, wire.grant_from_json)
+        return found or await self._control.grant(grant_id)
+
+    async def resume(
+        self, sandbox_id: str, paused_incarnation: int, reason: str, timeout: float
+    ) -> SandboxRecord:
+        """See `StatePort.resume`. Of many edges one asks; the others look on, and take over if it falls silent."""
+        lease = Lease(
+            self._connection,
+            self._layout.lease(sandbox_id, paused_incarnation),
+            self._settings.lease,
+        )
+        ends = self._clock() + timeout
+        while True:
+            turn = await lease.take()
+            if isinstance(turn, RefusalReason):
+                raise ResumeRefused(turn)
+            left = ends - self._clock()
+            if left <= 0:
+                raise Unavailable("another edge's wake did not end in time")
+            if turn is Turn.OURS:
+                return await self._lead(lease, sandbox_id, paused_incarnation, reason, left)
+            moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
+            if moved is not None and moved.incarnation > paused_incarnation:
+                return moved
+            await asyncio.sleep(min(LOOK, left))
+
+    async def _lead(
+        self, lease: Lease, sandbox_id: str, incarnation: int, reason: str, timeout: float
+    ) -> SandboxRecord:
+        left = ""
+        try:
+            async with lease.kept():
+                record = await self._control.resume(sandbox_id, incarnation, reason, timeout)
+            left = DONE
+        except ResumeRefused as refused:
+            left = FAILED + refused.reason
+            raise
+        else:
+            return record
+        finally:
+            await lease.leave(left)
+
+    def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
+        """See `StatePort.watch`. Says as well that this edge is alive."""
+        return self._watch(again=cursor is not None)
+
+    async def _watch(self, *, again: bool) -> AsyncIterator[WatchEvent]:
+        said = await self._say_alive()
+        async with aclosing(self._changes.follow(again=again)) as events:
+            async for event in events:
+                if self._clock() - said > SAY_ALIVE:
+                    said = await self._say_alive()
+                yield event
+
+    async def _say_alive(self) -> float:
+        try:
+            await self._following.run(
+                scripts.JOIN, [self._layout.alive], self._edge_id, round(MEMBERSHIP * 1000)
+            )
+        except RedisGone as gone:
+            raise Unavailable(f"redis: {gone}") from None
+        return self._clock()
+
+    async def report(self, batch: UsageBatch) -> None:
+        """See `StatePort.report`. What the control plane cannot take is left for it in Redis."""
+        try:
+            await self._control.report(batch)
+        except Unavailable:
+            try:
+                fields = {"u": wire.usage_to_json(batch)}
+                await self._connection.add(self._layout.batches, fields, KEPT_BATCHES)
+            except RedisGone:
+                pass
+            else:
+                return
+            raise
+
+    async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
+        """See `StatePort.ack`."""
+        await self._control.ack(sandbox_id, version, in_flight)
+
+    async def close(self) -> None:
+        """See `StatePort.close`."""
+        await self._control.close()
+        await self._connection.close()
+        await self._following.close()
+
+    async def _read(self, kind: str, record_id: str, parse: Callable[[bytes], R]) -> R | None:
+        """A record, if Redis can be believed and has it."""
+        beaten = self._changes.beaten_at
+        if beaten is None or self._clock() - beaten > BELIEVED:
+            return None
+        try:
+            key = self._layout.record(kind, record_id)
+            found = await self._connection.run(scripts.READ, [key], MAX_RECORD)
+        except (RedisGone, UnicodeEncodeError):
+            return None
+        try:
+            record = parse(found) if isinstance(found, bytes) else None
+        except wire.WireError:
+            return None
+        return record if record is not None and record.id == record_id else None
