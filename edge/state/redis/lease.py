@@ -30,6 +30,7 @@ class Turn(Enum):
 
     OURS = "we ask"
     THEIRS = "somebody else asks"
+    OVER = "somebody else has asked, and was answered"
 
 
 class Lease:
@@ -52,6 +53,8 @@ class Lease:
         text = holder.decode("ascii", "replace") if isinstance(holder, bytes) else ""
         if text.startswith(FAILED):
             return _reason(text.removeprefix(FAILED))
+        if text == DONE:
+            return Turn.OVER
         return Turn.THEIRS if text not in ("", self._token) else Turn.OURS
 
     @asynccontextmanager

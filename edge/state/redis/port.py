@@ -90,6 +90,8 @@ class RedisStatePort:
             moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
             if moved is not None and moved.incarnation > paused_incarnation:
                 return moved
+            if turn is Turn.OVER and not self._believed:
+                return await self._control.resume(sandbox_id, paused_incarnation, reason, left)
             await asyncio.sleep(min(LOOK, left))
 
     async def _lead(
@@ -153,10 +155,15 @@ class RedisStatePort:
         await self._connection.close()
         await self._following.close()
 
+    @property
+    def _believed(self) -> bool:
+        """Whether what Redis holds is what the control plane has said, up to a moment ago."""
+        beaten = self._changes.beaten_at
+        return beaten is not None and self._clock() - beaten <= BELIEVED
+
     async def _read(self, kind: str, record_id: str, parse: Callable[[bytes], R]) -> R | None:
         """A record, if Redis can be believed and has it."""
-        beaten = self._changes.beaten_at
-        if beaten is None or self._clock() - beaten > BELIEVED:
+        if not self._believed:
             return None
         try:
             key = self._layout.record(kind, record_id)
