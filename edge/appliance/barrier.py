@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PATIENCE = 1.0
@@ -23,12 +23,13 @@ class _Question:
         self.quiet: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def answer(self, edge: str, in_flight: int) -> None:
+        if in_flight:
+            # Also from one that was not known to be alive: it may have just joined.
+            self.settle(quiet=False)
         if edge not in self.waiting_for:
             return
         self.waiting_for.discard(edge)
-        if in_flight:
-            self.settle(quiet=False)
-        elif not self.waiting_for:
+        if not self.waiting_for:
             self.settle(quiet=True)
 
     def settle(self, *, quiet: bool) -> None:
@@ -43,11 +44,13 @@ class Edges:
         self._patience = patience
         self._sockets: Counter[str] = Counter()
         self._questions: dict[tuple[str, int], _Question] = {}
+        self.elsewhere: Callable[[], frozenset[str]] = frozenset
+        """Edges that are alive and hear of changes another way than by an event socket."""
 
     @property
     def live(self) -> frozenset[str]:
-        """Names of the edges with an open event socket."""
-        return frozenset(self._sockets)
+        """Names of the edges that hear of changes."""
+        return self.elsewhere().union(self._sockets)
 
     @contextmanager
     def watching(self, edge: str) -> Iterator[None]:
@@ -72,7 +75,7 @@ class Edges:
 
         Call it right after the record of that version was published. Without edges it is True.
         """
-        edges = set(self._sockets)
+        edges = set(self.live)
         if not edges:
             return True
         question = self._questions[sandbox_id, version] = _Question(edges)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from edge.core.settings import Hostname, Secret
+from edge.core.settings import Hostname, RedisSettings, Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -59,6 +59,8 @@ class Config(_Group):
     """Whether to start the demo sandbox."""
     reserved_ports: tuple[Port, ...] = ()
     """Ports that cannot be previewed besides the API's own: the edge's and its admin's."""
+    redis: RedisSettings = RedisSettings()
+    """Redis to publish records to, for many edges; without a URL there is none."""
     await_edge: bool = False
     """Whether a line on standard input will still name the edge's port; the demo waits for it."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from edge.core.records import GrantRecord, SandboxRecord
@@ -29,6 +30,11 @@ class Feed:
         self._cursor = start
         self._changes: deque[Change] = deque(maxlen=max_changes)
         self._news = asyncio.Event()
+        self._listeners: list[Callable[[SandboxRecord | GrantRecord], None]] = []
+
+    def listen(self, callback: Callable[[SandboxRecord | GrantRecord], None]) -> None:
+        """Hear of every new record, too, at once."""
+        self._listeners.append(callback)
 
     @property
     def cursor(self) -> int:
@@ -46,6 +52,8 @@ class Feed:
         self._changes.append(Change(self._cursor, record))
         self._news.set()
         self._news = asyncio.Event()
+        for callback in self._listeners:
+            callback(record)
 
     def since(self, cursor: int) -> list[Change] | None:
         """The changes after ``cursor``; None when they are not kept, or the cursor is not ours."""

@@ -128,6 +128,11 @@ class Grants:
             self._changed(grant, Deed.ENABLED, Doer.OPERATOR, reason)
         return grant
 
+    def records(self) -> list[GrantRecord]:
+        """All records that edges may ask for."""
+        now = self._wall()
+        return [grant.record(now) for grant in self._all.values()]
+
     def count(self, usage: Usage) -> None:
         """Add what an edge reports; a grant that is gone is passed over."""
         grant = self._all.get(usage.grant_id)

@@ -25,6 +25,7 @@ from edge.appliance.sandboxes import Sandboxes
 from edge.appliance.tasks import Scope
 from edge.appliance.usage import UsageCounter
 from edge.core.target import Site
+from edge.state.redis import Publisher
 
 Log = Callable[..., None]
 
@@ -97,6 +98,16 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    if config.redis.url.get_secret_value():
+        publisher = Publisher(
+            config.redis,
+            lambda: [*sandboxes.records(), *grants.records()],
+            wall=wall,
+            log=log,
+        )
+        feed.listen(publisher.publish)
+        edges.elsewhere = lambda: publisher.members
+        scope.spawn(publisher.run(), name="publisher")
     return Parts(
         config=config,
         runtime=runtime,

@@ -48,6 +48,10 @@ class Registry:
             raise ApiError(SNAPSHOT_NOT_FOUND)
         return sandbox
 
+    def all(self) -> list[Sandbox]:
+        """All of them, destroyed ones included."""
+        return list(self._all.values())
+
     def living(self) -> list[Sandbox]:
         """All that are not destroyed, oldest first."""
         return [sandbox for sandbox in self._all.values() if sandbox.alive]

@@ -89,6 +89,10 @@ class Sandboxes:
         sandbox = self._registry.find(sandbox_id)
         return sandbox.record() if sandbox is not None else None
 
+    def records(self) -> list[SandboxRecord]:
+        """All records that edges may ask for."""
+        return [sandbox.record() for sandbox in self._registry.all()]
+
     def living(self) -> list[Sandbox]:
         """All that are not destroyed, oldest first."""
         return self._registry.living()

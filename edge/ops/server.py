@@ -30,6 +30,7 @@ from edge.ops.telemetry import Telemetry
 from edge.state.http import HttpStatePort
 from edge.state.keys import KeyStore, KeysUnusable
 from edge.state.port import StatePort, Unavailable
+from edge.state.redis import RedisStatePort
 from edge.traffic.connections import Connections
 from edge.traffic.drain import drain
 from edge.traffic.flow import Flow
@@ -82,7 +83,7 @@ class Edge:
 
         self._work = Scope(observer.crashed)
         self._background = Scope(observer.crashed)
-        self._state_port = state_port or HttpStatePort(settings.control_plane, edge_id)
+        self._state_port = state_port or _state_port(settings, edge_id, clock)
         self._tokens = TokenCache(settings.tokens.cache_entries)
         self.keys = KeyStore(settings.tokens, settings.cookie, self._keys_changed, observer)
         self.catalog = Catalog(self._state_port, settings.catalog, clock=clock, observer=observer)
@@ -319,3 +320,10 @@ def _access_writer(target: str) -> LineWriter | None:
     if not target:
         return None
     return LineWriter(1 if target == "-" else Path(target))
+
+
+def _state_port(settings: Settings, edge_id: str, clock: Callable[[], float]) -> StatePort:
+    control = HttpStatePort(settings.control_plane, edge_id)
+    if not settings.redis.url.get_secret_value():
+        return control
+    return RedisStatePort(settings.redis, control, edge_id, clock=clock)

@@ -95,6 +95,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish for ever; reconnects for ever, too."""
+        try:
+            await self._publish()
+        finally:
+            await self._connection.close()
+
+    async def _publish(self) -> None:
         delay, told = FIRST_DELAY, False
         while True:
             try:
@@ -115,10 +121,6 @@ class Publisher:
                 delay = min(LAST_DELAY, delay * 2)
             except _Lost:
                 self._log("redis_lost_changes")
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._connection.close()
 
     async def _begin(self) -> None:
         """New epochs, and everything again: what Redis holds after a broken connection is anybody's guess."""
