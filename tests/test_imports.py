@@ -25,6 +25,7 @@ ALLOWED = {
         "edge.state.wire",
         "edge.state.port",
         "edge.state.keyfiles",
+        "edge.state.redis",
         "edge.appliance",
     ),
 }

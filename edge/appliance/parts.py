@@ -98,7 +98,7 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
-    if config.redis.url.get_secret_value():
+    if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
             lambda: [*sandboxes.records(), *grants.records()],

@@ -78,8 +78,8 @@ class ControlPlaneSettings(Group):
 class RedisSettings(Group):
     """Redis or Valkey between the control plane and many edges. It spares look-ups and thins out wakes."""
 
-    url: SecretStr = SecretStr("")
-    """Like redis://user:password@host:6379/0, or rediss:// for TLS; empty = none, the control plane alone is asked."""
+    url: SecretStr | None = None
+    """Like redis://user:password@host:6379/0, or rediss:// for TLS; unset = none, the control plane alone is asked."""
     cluster: bool = False
     """Whether it is a Cluster; the URL names one of its nodes."""
     sentinels: tuple[str, ...] = ()
@@ -99,8 +99,8 @@ class RedisSettings(Group):
 
     @model_validator(mode="after")
     def _one_kind(self) -> RedisSettings:
-        url = self.url.get_secret_value()
-        if url and not url.startswith(("redis://", "rediss://")):
+        url = self.url.get_secret_value() if self.url is not None else ""
+        if self.url is not None and not url.startswith(("redis://", "rediss://")):
             raise ValueError("url must begin with redis:// or rediss://")
         if self.cluster and self.sentinels:
             raise ValueError("a Cluster has no Sentinels: give cluster or sentinels, not both")

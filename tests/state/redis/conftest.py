@@ -1,0 +1,191 @@
+"""A real Valkey for each test, and a control plane and edges beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from edge.core.records import GrantRecord, SandboxRecord, State
+from edge.core.settings import RedisSettings
+from edge.state.port import Change, Heartbeat, ResumeRefused, Unavailable, UsageBatch, WatchEvent
+from edge.state.redis import Publisher, RedisStatePort
+from tests.state.redis.valkey import Valkey
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A server of the test's own."""
+    async with Valkey(tmp_path) as server:
+        yield server
+
+
+class Control:
+    """A control plane's other door: what edges ask when Redis cannot answer. Counts what is asked."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, SandboxRecord | GrantRecord] = {}
+        self.asked: list[str] = []
+        self.resumed: list[str] = []
+        self.reports: list[UsageBatch] = []
+        self.refusal: ResumeRefused | Unavailable | None = None
+        self.gone = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.publish: Callable[[SandboxRecord], None] = lambda _: None
+
+    async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
+        self.asked.append(sandbox_id)
+        found = self.records.get(sandbox_id)
+        assert found is None or isinstance(found, SandboxRecord)
+        return found
+
+    async def grant(self, grant_id: str) -> GrantRecord | None:
+        self.asked.append(grant_id)
+        found = self.records.get(grant_id)
+        assert found is None or isinstance(found, GrantRecord)
+        return found
+
+    async def resume(
+        self, sandbox_id: str, paused_incarnation: int, reason: str, timeout: float
+    ) -> SandboxRecord:
+        self.resumed.append(sandbox_id)
+        await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        known = self.records[sandbox_id]
+        assert isinstance(known, SandboxRecord)
+        if known.state is State.PAUSED and known.incarnation == paused_incarnation:
+            known = SandboxRecord(
+                sandbox_id, State.RUNNING, known.version + 1, known.incarnation + 1
+            )
+            self.records[sandbox_id] = known
+            self.publish(known)
+        return known
+
+    def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
+        raise AssertionError("the watch goes over Redis")
+
+    async def report(self, batch: UsageBatch) -> None:
+        if self.gone:
+            raise Unavailable("gone")
+        self.reports.append(batch)
+
+    async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
+        self.asked.append(f"ack {sandbox_id}")
+
+    async def close(self) -> None:
+        pass
+
+
+class Edge:
+    """One edge's port with its watch followed; ``events`` is what it was told."""
+
+    def __init__(self, settings: RedisSettings, control: Control, name: str) -> None:
+        self.port = RedisStatePort(settings, control, name)
+        self.events: list[WatchEvent] = []
+        self.failures = 0
+        self._news = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+
+    async def follow(self) -> None:
+        """Follow from now on, as the edge does: again and again."""
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._following.add_done_callback(lambda _: self._news.set())
+        await self.until(lambda: isinstance(self.latest, Heartbeat))
+
+    @property
+    def latest(self) -> WatchEvent | None:
+        """The newest event."""
+        return self.events[-1] if self.events else None
+
+    def changes(self) -> list[SandboxRecord | GrantRecord]:
+        """The records it was told of."""
+        return [event.record for event in self.events if isinstance(event, Change)]
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
+        """Wait for what an event brings."""
+        async with asyncio.timeout(seconds):
+            while not holds():
+                self._news.clear()
+                await self._news.wait()
+                assert self._following is not None
+                if self._following.done():
+                    self._following.result()
+
+    async def _follow(self) -> None:
+        cursor: int | None = None
+        while True:
+            try:
+                async for event in self.port.watch(cursor):
+                    if not isinstance(event, Change):
+                        cursor = event.cursor
+                    self.events.append(event)
+                    self._news.set()
+            except Unavailable:
+                self.failures += 1
+                self._news.set()
+                await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await self.port.close()
+
+
+class Fleet:
+    """A publisher, a control plane and edges over one server."""
+
+    def __init__(self, settings: RedisSettings, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.control = Control()
+        self.told: list[str] = []
+        self.publisher = Publisher(
+            settings,
+            lambda: list(self.control.records.values()),
+            wall=time.time,
+            log=lambda event, **_: self.told.append(event),
+        )
+        self.control.publish = self.publisher.publish
+        self._stack = stack
+        self._running: asyncio.Task[None] | None = None
+
+    def put(self, record: SandboxRecord | GrantRecord) -> None:
+        """A record as the control plane has it, published."""
+        self.control.records[record.id] = record
+        self.publisher.publish(record)
+
+    def start(self) -> None:
+        """Publish from now on."""
+        self._running = asyncio.get_running_loop().create_task(self.publisher.run())
+        self._stack.push_async_callback(self.stop)
+
+    async def stop(self) -> None:
+        """Publish no more."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+    async def edge(self, name: str = "edge-1", *, follow: bool = True) -> Edge:
+        """An edge that has caught up (or does not follow at all)."""
+        edge = Edge(self.settings, self.control, name)
+        self._stack.push_async_callback(edge.close)
+        if follow:
+            await edge.follow()
+        return edge
+
+
+@pytest.fixture
+async def fleet(valkey: Valkey) -> AsyncIterator[Fleet]:
+    """A fleet over a single server, publishing."""
+    async with AsyncExitStack() as stack:
+        made = Fleet(RedisSettings(url=valkey.url), stack)
+        made.start()
+        yield made

@@ -1,0 +1,224 @@
+"""The edge's port over Redis: what is read there, when the control plane is asked instead, and who wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import replace
+
+import pytest
+
+from edge.core.records import SandboxRecord, State
+from edge.state import wire
+from edge.state.port import (
+    Heartbeat,
+    RefusalReason,
+    ResumeRefused,
+    Resync,
+    StatePort,
+    Unavailable,
+    UsageBatch,
+)
+from edge.state.redis import RedisStatePort
+from edge.state.redis.layout import MAX_RECORD, Layout
+from tests.state.redis.conftest import Fleet
+from tests.state.redis.valkey import Valkey
+
+BOX = SandboxRecord("sb_aaaaaaaa", State.PAUSED, 1, 1, auto_resume=True)
+KEY = Layout("edge").record("sandbox", BOX.id)
+
+
+def test_the_adapter_is_complete() -> None:
+    """Every method of the protocol."""
+    asked = {name for name in vars(StatePort) if not name.startswith("_")}
+    assert asked <= set(vars(RedisStatePort))
+
+
+async def test_records_are_read_from_redis(fleet: Fleet) -> None:
+    """Once the edge has caught up, the control plane is not asked."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    await edge.until(lambda: BOX in edge.changes() or isinstance(edge.latest, Heartbeat))
+    assert await edge.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == []
+
+
+async def test_a_miss_is_asked_about(fleet: Fleet) -> None:
+    """What Redis has not may exist all the same."""
+    edge = await fleet.edge()
+    fleet.control.records["sb_late0000"] = late = replace(BOX, id="sb_late0000")
+    assert await edge.port.sandbox("sb_late0000") == late
+    assert await edge.port.sandbox("sb_never000") is None
+    assert await edge.port.grant("pvg_never") is None
+    assert fleet.control.asked == ["sb_late0000", "sb_never000", "pvg_never"]
+
+
+async def test_before_the_first_heartbeat_redis_is_not_believed(fleet: Fleet) -> None:
+    """A record there may be of yesterday."""
+    fleet.put(BOX)
+    first = await fleet.edge()
+    await first.until(lambda: isinstance(first.latest, Heartbeat))
+    stranger = await fleet.edge("edge-2", follow=False)
+    assert await stranger.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == [BOX.id]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"", b"{}", b"\xff\xfe", b"[" * 5000, wire.sandbox_to_json(replace(BOX, id="sb_other000"))],
+)
+async def test_nonsense_in_a_record(fleet: Fleet, valkey: Valkey, nonsense: bytes) -> None:
+    """The control plane is asked."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    async with valkey.client() as client:
+        await client.hset(KEY, "r", nonsense)
+    assert await edge.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == [BOX.id]
+
+
+async def test_a_key_of_another_type_or_size(fleet: Fleet, valkey: Valkey) -> None:
+    """The same, and no megabytes are read."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    async with valkey.client() as client:
+        await client.hset(KEY, "r", b" " * MAX_RECORD + wire.sandbox_to_json(BOX))
+        assert await edge.port.sandbox(BOX.id) == BOX
+        await client.set(KEY, "x")
+        assert await edge.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == [BOX.id] * 2
+
+
+async def test_redis_gone_slow_and_back(fleet: Fleet, valkey: Valkey) -> None:
+    """The control plane is asked meanwhile; afterwards Redis again, when everything is there again."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    valkey.signal(signal.SIGSTOP)
+    assert await edge.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == [BOX.id]
+    valkey.kill()
+    assert await edge.port.sandbox(BOX.id) == BOX
+    await edge.until(lambda: edge.failures > 0)
+    await valkey.start()
+    asked, told = len(fleet.control.asked), len(edge.events)
+    await edge.until(lambda: isinstance(edge.latest, Heartbeat) and len(edge.events) > told)
+    assert any(isinstance(event, Resync) for event in edge.events[told:])
+    assert await edge.port.sandbox(BOX.id) == BOX
+    assert len(fleet.control.asked) == asked
+    assert "redis_gone" in fleet.told and "redis_back" in fleet.told
+
+
+async def test_no_heartbeat_no_belief(fleet: Fleet, valkey: Valkey) -> None:
+    """With the publisher stopped, what Redis holds grows old; it is not served as news."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    await fleet.stop()
+    fleet.control.records[BOX.id] = newer = replace(BOX, version=2, state=State.RUNNING)
+    await edge.until(lambda: edge.failures > 0)
+    assert await edge.port.sandbox(BOX.id) == newer
+
+
+# --- waking ---------------------------------------------------------------------------------------------
+
+
+async def test_of_many_edges_one_asks(fleet: Fleet) -> None:
+    """The others get the record that came of it."""
+    fleet.put(BOX)
+    edges = [await fleet.edge(f"edge-{n}") for n in range(5)]
+    fleet.control.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        resumes = [group.create_task(edge.port.resume(BOX.id, 1, "preview", 20)) for edge in edges]
+        async with asyncio.timeout(20):
+            while not fleet.control.resumed:  # noqa: ASYNC110 - the control plane has no event
+                await asyncio.sleep(0.01)
+        fleet.control.gate.set()
+    assert {resume.result().incarnation for resume in resumes} == {2}
+    assert fleet.control.resumed == [BOX.id]
+
+
+async def test_a_refusal_is_told_to_all(fleet: Fleet) -> None:
+    """One attempt fails them all."""
+    fleet.put(BOX)
+    edges = [await fleet.edge(f"edge-{n}") for n in range(3)]
+    fleet.control.refusal = ResumeRefused(RefusalReason.FAILED)
+    results = await asyncio.gather(
+        *(edge.port.resume(BOX.id, 1, "preview", 20) for edge in edges), return_exceptions=True
+    )
+    assert [getattr(result, "reason", None) for result in results] == [RefusalReason.FAILED] * 3
+    assert fleet.control.resumed == [BOX.id]
+
+
+async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
+    """A leader that dies in the middle: its lease ends, another asks."""
+    fleet.put(BOX)
+    leader, follower = await fleet.edge("edge-1"), await fleet.edge("edge-2")
+    fleet.control.gate.clear()
+    loop = asyncio.get_running_loop()
+    leading = loop.create_task(leader.port.resume(BOX.id, 1, "preview", 20))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while not fleet.control.resumed:  # noqa: ASYNC110 - the control plane has no event
+            await asyncio.sleep(0.01)
+    # It dies without a word: neither renews nor gives back.
+    await leader.port._connection.close()
+    leader.port._connection._url = "redis://127.0.0.1:1/0"
+    following = loop.create_task(follower.port.resume(BOX.id, 1, "preview", 20))
+    async with asyncio.timeout(20):
+        while len(fleet.control.resumed) < 2:  # noqa: ASYNC110 - the control plane has no event
+            await asyncio.sleep(0.01)
+    fleet.control.gate.set()
+    assert (await following).incarnation == (await leading).incarnation == 2
+
+
+async def test_waiting_for_others_ends(fleet: Fleet, valkey: Valkey) -> None:
+    """A lease that somebody holds for ever does not hold us for ever."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    async with valkey.client() as client:
+        await client.set(Layout("edge").lease(BOX.id, 1), "somebody")
+    with pytest.raises(Unavailable):
+        await edge.port.resume(BOX.id, 1, "preview", 0.3)
+    assert fleet.control.resumed == []
+
+
+async def test_without_redis_everybody_asks(fleet: Fleet, valkey: Valkey) -> None:
+    """The lease is no condition."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    valkey.kill()
+    assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
+
+
+# --- usage, acks, membership ----------------------------------------------------------------------------
+
+
+async def test_usage_waits_in_redis_for_a_control_plane_that_is_away(
+    fleet: Fleet, valkey: Valkey
+) -> None:
+    """Where it can take it, it gets it directly."""
+    edge = await fleet.edge()
+    await edge.port.report(UsageBatch("edge-1", 1, ()))
+    fleet.control.gone = True
+    await edge.port.report(UsageBatch("edge-1", 2, ()))
+    assert [batch.sequence for batch in fleet.control.reports] == [1]
+    async with valkey.client() as client:
+        [(_, fields)] = await client.xrange(Layout("edge").batches)
+    assert wire.usage_from_json(fields[b"u"]).sequence == 2
+    valkey.kill()
+    with pytest.raises(Unavailable):
+        await edge.port.report(UsageBatch("edge-1", 3, ()))
+
+
+async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
+    """It asked."""
+    edge = await fleet.edge(follow=False)
+    await edge.port.ack(BOX.id, 3, 0)
+    assert fleet.control.asked == [f"ack {BOX.id}"]
+
+
+async def test_who_follows_is_alive(fleet: Fleet) -> None:
+    """And the publisher knows, with its next heartbeat."""
+    edge = await fleet.edge("edge-7")
+    beats = len(edge.events)
+    await edge.until(lambda: len(edge.events) > beats + 1)
+    assert fleet.publisher.members == {"edge-7"}
