@@ -1,0 +1,97 @@
+"""The lease seen from one edge: whose turn it is, kept while the work goes on, and no condition of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from edge.core.settings import RedisSettings
+from edge.state.port import RefusalReason
+from edge.state.redis.connect import Connection
+from edge.state.redis.lease import DONE, FAILED, Lease, Turn
+from tests.state.redis.valkey import Valkey
+
+KEY = "lease"
+
+
+@pytest.fixture
+async def connection(valkey: Valkey):
+    """A connection to the server."""
+    made = Connection(RedisSettings(url=valkey.url))
+    yield made
+    await made.close()
+
+
+async def test_whose_turn_it_is(connection: Connection) -> None:
+    """The first one's, until it leaves; then by what it left."""
+    one, two = (Lease(connection, KEY, 60) for _ in range(2))
+    assert await one.take() is Turn.OURS
+    assert await two.take() is Turn.THEIRS
+    assert await one.take() is Turn.OURS
+    await one.leave()
+    assert await two.take() is Turn.OURS
+    await two.leave(DONE)
+    assert await one.take() is Turn.OVER
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(str(reason), reason) for reason in RefusalReason] + [("no such word", RefusalReason.FAILED)],
+)
+async def test_a_failure_is_told(connection: Connection, said: str, reason: RefusalReason) -> None:
+    """With its reason; one that is not known is a failure all the same."""
+    one, two = (Lease(connection, KEY, 60) for _ in range(2))
+    await one.take()
+    await one.leave(FAILED + said)
+    assert await two.take() is reason
+
+
+async def test_it_is_kept_while_the_work_goes_on(connection: Connection, valkey: Valkey) -> None:
+    """Longer than it lasts by itself; and no longer than that."""
+    lease = Lease(connection, KEY, 0.5)
+    await lease.take()
+    async with valkey.client() as client:
+        async with lease.kept():
+            async with asyncio.timeout(20):
+                for _ in range(5):
+                    left = await client.pttl(KEY)
+                    while await client.pttl(KEY) <= left:
+                        assert await client.exists(KEY)
+                        left = await client.pttl(KEY)
+        async with asyncio.timeout(20):
+            while await client.exists(KEY):  # noqa: ASYNC110 - keys have no events
+                await asyncio.sleep(0.02)
+
+
+async def test_a_lost_lease_stays_lost(connection: Connection, valkey: Valkey) -> None:
+    """Nobody takes it back from the one who took over, and the work goes on."""
+    lease = Lease(connection, KEY, 0.1)
+    await lease.take()
+    async with valkey.client() as client, lease.kept():
+        await client.set(KEY, "another")
+        await asyncio.sleep(0.2)
+        assert await client.get(KEY) == b"another"
+    await lease.leave()
+    async with valkey.client() as client:
+        assert await client.get(KEY) == b"another"
+
+
+async def test_without_redis_it_is_always_our_turn(connection: Connection, valkey: Valkey) -> None:
+    """And nothing raises."""
+    valkey.kill()
+    lease = Lease(connection, KEY, 0.1)
+    assert await lease.take() is Turn.OURS
+    async with lease.kept():
+        await asyncio.sleep(0.1)
+    await lease.leave(DONE)
+
+
+async def test_nonsense_is_somebody_elses(connection: Connection, valkey: Valkey) -> None:
+    """It will end; what cannot be a lease at all is no obstacle."""
+    async with valkey.client() as client:
+        await client.set(KEY, b"\xff\xfe")
+        assert await Lease(connection, KEY, 60).take() is Turn.THEIRS
+        await client.delete(KEY)
+        await client.lpush(KEY, "x")
+        assert await Lease(connection, KEY, 60).take() is Turn.OURS
