@@ -1,0 +1,183 @@
+"""Following the changes: nothing is missed without a doubt, and only a prompt heartbeat proves anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Self
+
+import pytest
+
+from edge.core.records import SandboxRecord, State
+from edge.core.settings import RedisSettings
+from edge.state import wire
+from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
+from edge.state.redis import changes as module
+from edge.state.redis import scripts
+from edge.state.redis.changes import PROMPT, Changes, Shard
+from edge.state.redis.connect import Connection
+from edge.state.redis.layout import SHARDS, Layout, shard_of
+from tests.state.redis.valkey import Valkey
+
+BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
+LAYOUT = Layout("edge")
+STREAM = LAYOUT.changes(shard_of(BOX.id))
+STREAMS = [LAYOUT.changes(number) for number in range(SHARDS)]
+
+
+class Following:
+    """One round of following, step by step, with a clock that a test can move."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self.ahead = 0.0
+        settings = RedisSettings(url=valkey.url)
+        self.connection = Connection(settings)
+        self.changes = Changes(self.connection, LAYOUT, clock=lambda: time.monotonic() + self.ahead)
+        self.client = valkey.client()
+        self._events = self.changes.follow(again=True)
+
+    async def __aenter__(self) -> Self:
+        await self.beat()  # the streams exist
+        assert isinstance(await self.next(), Resync)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._events.aclose()
+        await self.connection.close()
+        await self.client.aclose()
+
+    async def next(self) -> WatchEvent:
+        """The next event."""
+        async with asyncio.timeout(20):
+            return await anext(self._events)
+
+    async def until(self, kind: type[WatchEvent]) -> list[WatchEvent]:
+        """Events up to one of this kind, heartbeats being sent all the while."""
+        found = []
+        while not (found and isinstance(found[-1], kind)):
+            found.append(await self.next())
+        return found
+
+    async def beat(self, *streams: str) -> None:
+        """A heartbeat of every shard, or of these."""
+        pipeline = self.client.pipeline(transaction=True)
+        for stream in streams or STREAMS:
+            pipeline.eval(scripts.BEAT, 1, stream, 1000, 1)
+        await pipeline.execute()
+
+    async def publish(self, record: SandboxRecord) -> bytes:
+        """A change, as the publisher makes it."""
+        return await self.client.eval(
+            scripts.PUBLISH, 2, LAYOUT.record("sandbox", record.id), LAYOUT.changes(shard_of(record.id)),
+            "sandbox", record.version, wire.sandbox_to_json(record), 0, 1000, 1,
+        )  # fmt: skip
+
+
+async def test_changes_come_in_order_and_then_a_heartbeat(valkey: Valkey) -> None:
+    """And the heartbeat stands where the changes have led."""
+    async with Following(valkey) as following:
+        reading = asyncio.ensure_future(following.until(Heartbeat))
+        await asyncio.sleep(0)
+        versions = [replace(BOX, version=n) for n in range(2, 5)]
+        for record in versions:
+            await following.publish(record)
+        await following.beat()
+        events = await reading
+        assert [event.record for event in events if isinstance(event, Change)] == versions
+        assert not any(isinstance(event, Resync) for event in events)
+        assert events[-1].cursor == events[-2].cursor
+        assert following.changes.beaten_at is not None
+
+
+async def test_it_takes_a_heartbeat_of_every_shard(valkey: Valkey) -> None:
+    """One shard's silence is no proof of anything, whatever the others say."""
+    async with Following(valkey) as following:
+        reading = asyncio.ensure_future(following.next())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            await following.beat(*STREAMS[1:])
+        done, _ = await asyncio.wait([reading], timeout=0.2)
+        assert not done and following.changes.beaten_at is None
+        await following.beat(STREAMS[0])
+        assert isinstance(await reading, Heartbeat)
+
+
+@pytest.mark.parametrize("how", ["trimmed", "begun anew", "nonsense"])
+async def test_a_gap_is_a_doubt(valkey: Valkey, how: str) -> None:
+    """Entries that were never seen, a stream that was flushed, an entry that cannot be read."""
+    async with Following(valkey) as following:
+        pipeline = following.client.pipeline(transaction=True)
+        match how:
+            case "trimmed":
+                pipeline.xadd(STREAM, {"b": ""}, id=await _next(following))
+                pipeline.xtrim(STREAM, maxlen=0, approximate=False)
+            case "begun anew":
+                pipeline.delete(STREAM)
+            case _:
+                pipeline.xadd(STREAM, {"k": "sandbox", "r": "{}"}, id=await _next(following))
+        pipeline.eval(scripts.BEAT, 1, STREAM, 1000, 1)
+        reading = asyncio.ensure_future(following.until(Resync))
+        await asyncio.sleep(0)
+        await pipeline.execute()
+        await reading
+
+
+async def _next(following: Following) -> str:
+    """The id an entry would get."""
+    epoch, number = (await following.connection.last(STREAM)).split(b"-")
+    return f"{int(epoch)}-{int(number) + 1}"
+
+
+async def test_an_old_answer_proves_nothing(valkey: Valkey) -> None:
+    """This process was stopped between question and answer: the heartbeat in it is of before."""
+    async with Following(valkey) as following:
+        reading = asyncio.ensure_future(following.next())
+        await asyncio.sleep(0.05)  # the question is asked
+        following.ahead += PROMPT
+        await following.beat()
+        done, _ = await asyncio.wait([reading], timeout=0.3)
+        assert not done and following.changes.beaten_at is None
+        await following.beat()
+        assert isinstance(await reading, Heartbeat)
+
+
+async def test_silence_ends_it(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected, and nothing comes: the streams are looked at anew, from another connection perhaps."""
+    monkeypatch.setattr(module, "SILENCE", 0.3)
+    async with Following(valkey) as following:
+        with pytest.raises(Unavailable, match="no heartbeat"):
+            await following.next()
+        assert following.changes.beaten_at is None
+
+
+async def test_it_starts_at_the_end(valkey: Valkey) -> None:
+    """What was there before is looked up where it is asked for."""
+    async with valkey.client() as client:
+        await client.xadd(STREAM, {"k": "sandbox", "r": wire.sandbox_to_json(BOX)}, id="5-0")
+    connection = Connection(RedisSettings(url=valkey.url))
+    changes = Changes(connection, LAYOUT, clock=time.monotonic)
+    async with aclosing(changes.follow(again=False)) as events:
+        reading = asyncio.ensure_future(anext(events))
+        async with valkey.client() as client:
+            done, _ = await asyncio.wait([reading], timeout=0.1)
+            assert not done
+            newer = replace(BOX, version=2)
+            await client.xadd(STREAM, {"k": "sandbox", "r": wire.sandbox_to_json(newer)}, id="5-1")
+        assert (await reading).record == newer
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "entry", "next_one"),
+    [
+        (b"7-3", b"7-4", True), (b"7-3", b"7-5", False), (b"7-3", b"8-0", False), (b"7-3", b"8-4", False),
+        (b"0-0", b"7-0", False), (b"7-9", b"7-10", True),
+    ],
+)  # fmt: skip
+def test_the_next_number_is_the_next_entry(before: bytes, entry: bytes, next_one: bool) -> None:
+    """Within the same epoch."""
+    shard = Shard(before)
+    assert shard.step(entry) is next_one
+    assert shard.position == entry

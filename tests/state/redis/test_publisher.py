@@ -1,0 +1,164 @@
+"""The control plane's side: everything gets there, in versions' order, and again after every kind of loss."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
+from edge.state.port import Heartbeat, Resync
+from edge.state.redis.layout import Layout
+from edge.state.redis.publisher import AFTERLIFE, TOMBSTONE, _Shard
+from tests.state.redis.conftest import Edge, Fleet
+from tests.state.redis.valkey import Valkey
+
+LAYOUT = Layout("edge")
+BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
+GRANT = GrantRecord(
+    "pvg_1", BOX.id, 80, frozenset(Transport), GrantStatus.ACTIVE, time.time() + 900, 1
+)
+
+
+async def caught_up(edge: Edge) -> None:
+    """Wait for two more heartbeats: what was published before them has been told."""
+    for _ in range(2):
+        seen = len(edge.events)
+        await edge.until(lambda seen=seen: Heartbeat in map(type, edge.events[seen:]))
+
+
+async def test_what_there_is_and_what_comes(fleet: Fleet) -> None:
+    """Records from before the start, and every later version; of those that wait, the newest."""
+    fleet.control.records[BOX.id] = BOX
+    edge = await fleet.edge()
+    fleet.put(GRANT)
+    for version in range(2, 10):
+        fleet.put(replace(BOX, version=version))
+    await caught_up(edge)
+    assert edge.changes()[-1] == replace(BOX, version=9)
+    assert GRANT in edge.changes()
+    versions = [record.version for record in edge.changes() if record.id == BOX.id]
+    assert versions == sorted(versions)
+    assert await edge.port.grant(GRANT.id) == GRANT
+    assert fleet.control.asked == []
+
+
+async def test_five_milliseconds_are_plenty(fleet: Fleet) -> None:
+    """A change is not held back for the next heartbeat: it comes before it."""
+    edge = await fleet.edge()
+    for version in range(2, 12):
+        seen = len(edge.events)
+        fleet.put(newer := replace(BOX, version=version))
+        await edge.until(lambda newer=newer: newer in edge.changes())
+        # Rounds of heartbeats between the publishing and the change: at most the one under way.
+        beats = [event for event in edge.events[seen:] if isinstance(event, Heartbeat)]
+        assert len(beats) <= 1
+
+
+async def test_lifetimes(fleet: Fleet, valkey: Valkey) -> None:
+    """Tombstones and ended grants do not stay for ever; sandboxes do."""
+    edge = await fleet.edge()
+    fleet.put(BOX)
+    fleet.put(GRANT)
+    fleet.put(replace(BOX, id="sb_gone0000", state=State.DESTROYED))
+    await caught_up(edge)
+    async with valkey.client() as client:
+        assert await client.pttl(LAYOUT.record("sandbox", BOX.id)) == -1
+        left = await client.pttl(LAYOUT.record("grant", GRANT.id))
+        assert AFTERLIFE * 1000 < left <= (AFTERLIFE + 900) * 1000
+        assert 0 < await client.pttl(LAYOUT.record("sandbox", "sb_gone0000")) <= TOMBSTONE * 1000
+
+
+@pytest.mark.parametrize("loss", ["flushed", "restarted", "streams deleted", "rolled back"])
+async def test_after_a_loss_everything_is_published_again(
+    fleet: Fleet, valkey: Valkey, loss: str
+) -> None:
+    """And every edge doubts what it knew before it believes again."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    await caught_up(edge)
+    seen = len(edge.events)
+    key = LAYOUT.record("sandbox", BOX.id)
+    match loss:
+        case "flushed":
+            async with valkey.client() as client:
+                await client.flushall()
+        case "restarted":
+            valkey.kill()
+            await valkey.start()
+        case "streams deleted":
+            async with valkey.client() as client:
+                await client.delete(key, *[LAYOUT.changes(n) for n in range(16)])
+        case "rolled back":
+            # As by a replica that had not heard the latest, which nobody's connection told of.
+            async with valkey.client() as client:
+                for number in range(16):
+                    stream = LAYOUT.changes(number)
+                    [(last, _)] = await client.xrevrange(stream, count=1)
+                    epoch = last.split(b"-")[0].decode()
+                    await client.delete(stream)
+                    await client.xadd(stream, {"b": ""}, id=f"{epoch}-0")
+                await client.hset(key, mapping={"v": 0, "r": "old"})
+    await edge.until(lambda: Resync in map(type, edge.events[seen:]))
+    resync = next(
+        n for n, event in enumerate(edge.events) if n >= seen and isinstance(event, Resync)
+    )
+    await edge.until(lambda: Heartbeat in map(type, edge.events[resync:]))
+    await caught_up(edge)
+    assert await edge.port.sandbox(BOX.id) == BOX
+    assert fleet.control.asked == []
+
+
+async def test_a_server_that_hangs_is_waited_for(fleet: Fleet, valkey: Valkey) -> None:
+    """Nothing published meanwhile is lost, and it is told once, not with every attempt."""
+    edge = await fleet.edge()
+    valkey.signal(signal.SIGSTOP)
+    fleet.put(newer := replace(BOX, version=7))
+    async with asyncio.timeout(20):
+        while "redis_gone" not in fleet.told:  # noqa: ASYNC110 - a log has no events
+            await asyncio.sleep(0.02)
+    valkey.signal(signal.SIGCONT)
+    await edge.until(lambda: newer in edge.changes() or edge.failures > 0)
+    await caught_up(edge)
+    assert await edge.port.sandbox(BOX.id) == newer
+    assert fleet.told.count("redis_gone") == fleet.told.count("redis_back") == 1
+
+
+async def test_a_full_server(fleet: Fleet, valkey: Valkey) -> None:
+    """What it does not take is not told; with room again, all is well."""
+    edge = await fleet.edge()
+    async with valkey.client() as client:
+        await client.config_set("maxmemory", "1")
+        fleet.put(newer := replace(BOX, version=7))
+        await edge.until(lambda: edge.failures > 0)
+        assert await edge.port.sandbox(BOX.id) == newer
+        assert fleet.control.asked == [BOX.id]
+        await client.config_set("maxmemory", "0")
+    seen = len(edge.events)
+    await edge.until(lambda: Heartbeat in map(type, edge.events[seen:]))
+    await caught_up(edge)
+    assert await edge.port.sandbox(BOX.id) == newer
+    assert fleet.control.asked == [BOX.id]
+
+
+@pytest.mark.parametrize(
+    ("ids", "lost"),
+    [
+        ([b"7-0", b"7-1", b"7-2"], False),
+        ([b"7-0", b"7-5"], False),  # somebody else publishes, too
+        ([b"7-5", b"7-5"], True),
+        ([b"7-5", b"7-2"], True),
+        ([b"7-5", b"8-0"], True),
+        ([b"7-5", b"6-9"], True),
+    ],
+)
+def test_a_loss_shows_in_the_numbers(ids: list[bytes], lost: bool) -> None:
+    """An entry of ours is always later than the one before, in one epoch."""
+    shard = _Shard()
+    assert [shard.loses(one) for one in ids][-1] is lost
+    assert shard.least > max(int(one.split(b"-")[0]) for one in ids)
+    shard.begin()
+    assert not shard.loses(b"9-0")
