@@ -39,3 +39,12 @@ def test_news_taken_before_a_look_hears_of_what_comes_after() -> None:
     feed.publish(_record(1))
     assert news.is_set()
     assert not feed.news.is_set()
+
+
+def test_listeners_hear_of_every_record() -> None:
+    """At once and in order, besides the log."""
+    feed, heard = Feed(0), []
+    feed.listen(heard.append)
+    for version in (1, 2):
+        feed.publish(_record(version))
+    assert [record.version for record in heard] == [1, 2]
