@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from edge.core import errors
 from edge.core.decision import Learn, LookUp, Wake
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
+from edge.core.records import State
 from edge.core.redact import redact_text
 from edge.core.reports import Role
 from edge.state.port import Unavailable
@@ -114,8 +115,8 @@ class Needs:
         error = None
         try:
             if began >= exchange.deadline:
-                # Decided again and again without getting anywhere: records that flap faster than we look.
-                error = EdgeError(errors.SANDBOX_RESUME_TIMEOUT)
+                # Look-ups that took the whole window, or records that flap faster than we look.
+                error = EdgeError(_late(need))
             elif isinstance(need, Wake):
                 await self._wake(exchange, need)
             elif need.grant_id:
@@ -153,6 +154,11 @@ class Needs:
             self._waking.discard(exchange)
             claims = exchange.access.claims
             self._admission.unpark(claims.sub, claims.grant)
+
+
+def _late(need: LookUp | Wake) -> Problem:
+    creating = isinstance(need, Wake) and need.record.state is State.CREATING
+    return errors.SANDBOX_NOT_READY if creating else errors.SANDBOX_RESUME_TIMEOUT
 
 
 def _described(head: Head) -> str:

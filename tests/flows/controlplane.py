@@ -25,7 +25,9 @@ HEARTBEAT = 0.2
 
 
 class ControlPlane:
-    """Records and calls. ``on_resume`` answers resumes; ``fault``, when set, every call but the watch."""
+    """Records and calls. ``on_resume`` answers resumes, ``on_grant`` (when set) look-ups of grants, ``fault``
+    (when set) every call but the watch.
+    """
 
     def __init__(self) -> None:
         self.sandboxes: dict[str, SandboxRecord] = {}
@@ -45,6 +47,7 @@ class ControlPlane:
         self.crashes: list[str] = []
         """Mistakes of a test's own script; `Stage` fails the test for them."""
         self.on_resume: Script = resume
+        self.on_grant: Script | None = None
         self.fault: Script | None = None
         self.port = 0
         self._changes: list[Change] = []
@@ -64,7 +67,7 @@ class ControlPlane:
                 web.get("/.well-known/jwks.json", self._keys),
                 web.get(f"{wire.PREFIX}/events", self._events),
                 web.get(f"{wire.PREFIX}/sandboxes/{{id}}", self._call("sandbox", self._sandbox)),
-                web.get(f"{wire.PREFIX}/grants/{{id}}", self._call("grant", self._grant)),
+                web.get(f"{wire.PREFIX}/grants/{{id}}", self._call("grant", None)),
                 web.post(f"{wire.PREFIX}/sandboxes/{{id}}/resume", self._call("resume", None)),
                 web.post(f"{wire.PREFIX}/usage", self._call("usage", self._take_usage)),
                 web.post(f"{wire.PREFIX}/acks", self._call("acks", self._take_ack)),
@@ -182,7 +185,8 @@ class ControlPlane:
             self._notify()
             # Looked at now, not when the routes were made: scripts change during a test.
             try:
-                return await (self.fault or answer or self.on_resume)(call)
+                scripted = {"resume": self.on_resume, "grant": self.on_grant or self._grant}
+                return await (self.fault or answer or scripted[kind])(call)
             except Exception as e:
                 self.crashes.append(f"{kind}: {e!r}")
                 raise

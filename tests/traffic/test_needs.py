@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from edge.core.records import State
-from tests.flows.scripts import after
+from edge.state import wire
+from tests.flows.scripts import Call, after, as_json
 from tests.flows.stage import Stage, until
 from tests.traffic.dialogue import idle
 
@@ -54,3 +56,21 @@ async def test_the_wait_is_part_of_what_is_told(stage: Stage) -> None:
         and sample.labels["waited"] == "yes"
     ]
     assert waited == [1]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [(State.CREATING, "sandbox_not_ready"), (State.PAUSED, "sandbox_resume_timeout")],
+)
+async def test_look_ups_that_take_the_whole_window(stage: Stage, state: State, code: str) -> None:
+    """Nothing is waited for any more, and the answer says what it was that is not ready."""
+    box = stage.sandbox(await stage.app(), state)
+
+    async def slow(call: Call) -> web.StreamResponse:
+        stage.passed = 2 * stage.edge.settings.wake.window
+        return as_json(wire.grant_to_json(stage.plane.grants[box.grant]))
+
+    stage.plane.on_grant = slow
+    answer = await stage.ask(box.get())
+    assert (answer.status, answer.code) == (503, code)
+    assert stage.plane.counts["resume"] == 0
