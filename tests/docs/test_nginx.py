@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import socket
-import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.sync.client import connect
 
+from tests.certificates import certificate
 from tests.development import development
 
 pytestmark = pytest.mark.needs_tool("nginx")
@@ -29,7 +25,7 @@ DOMAIN = "preview.example"
 
 def test_previews_through_the_terminator_on_the_page(tmp_path: Path, unused_tcp_port: int) -> None:
     """Over TLS: the page by its token, a Secure cookie that is enough from then on, a WebSocket."""
-    tls = _certificate(tmp_path)
+    tls = certificate(tmp_path, DOMAIN)
     with (
         development(
             tmp_path,
@@ -64,35 +60,6 @@ def test_previews_through_the_terminator_on_the_page(tmp_path: Path, unused_tcp_
             assert '"tick"' in ticking.recv(30)
     log = (tmp_path / "data" / "access.log").read_text()
     assert '"tunnel":true' in log
-
-
-def _certificate(folder: Path) -> ssl.SSLContext:
-    """A wildcard certificate in the folder, and a client's context that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, DOMAIN)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"*.{DOMAIN}")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    (folder / "cert.pem").write_bytes(pem)
-    (folder / "cert.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return ssl.create_default_context(cadata=pem.decode())
 
 
 @contextmanager
