@@ -15,11 +15,13 @@ from edge.core.settings import Settings
 from edge.ops.configuration import setting_names, variable_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+)
 SETTINGS = {name for name, _ in setting_names(Settings)}
 ROOMS = "edge|tests|docs|config|bench|requirements|examples|\\.ci"
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def anchors(text: str) -> set[str]:

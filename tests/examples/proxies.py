@@ -118,9 +118,8 @@ def caddy(folder: Path, environ: Environ) -> Iterator[Proxy]:
 def fastapi(folder: Path, environ: Environ) -> Iterator[Proxy]:
     """The app in uvicorn."""
     port = free_port()
-    (command,) = re.findall(
-        r"^    uvicorn (.*)$", (EXAMPLES / "fastapi/app.py").read_text(), re.MULTILINE
-    )
+    readme = (EXAMPLES / "fastapi" / "README.md").read_text()
+    (command,) = re.findall(r"^uvicorn (.*)$", readme, re.MULTILINE)
     command = command.replace("8000", str(port))
     program = [sys.executable, "-m", "uvicorn", *command.split()]
     with started(program, folder, environ, port) as log:
