@@ -5,22 +5,16 @@ The tests of error pages put it in front of a stage (``tests/flows/stage.py``) i
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
+from tests.browser.driver import browser
 from tests.browser.visit import PATIENCE, Page, World
 from tests.development import development
-
-FLAGS = """
---headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
---disable-background-networking --disable-component-update --disable-dev-shm-usage --window-size=1000,800
-""".split()
 
 # Runs in every page before the page's own scripts, so that nothing it does goes unseen.
 SPY = """
@@ -45,37 +39,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield World(said["preview"], api)
 
 
-def start(profile: Path, *, scripts: bool = True) -> webdriver.Chrome:
-    """A Chromium with a profile of its own that tells what it asks for and what it complains of."""
-    options = webdriver.ChromeOptions()
-    # Named, so that nothing is looked for, let alone fetched.
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    if not scripts:
-        off = {"profile.managed_default_content_settings.javascript": 2}
-        options.add_experimental_option("prefs", off)
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(PATIENCE)
-    driver.set_page_load_timeout(PATIENCE)
-    return driver
-
-
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """One Chromium for all."""
-    driver = start(tmp_path_factory.mktemp("chromium"))
-    yield driver
-    driver.quit()
+    with browser(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
 def scriptless(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     """A Chromium whose user has switched JavaScript off."""
-    driver = start(tmp_path / "chromium", scripts=False)
-    yield driver
-    driver.quit()
+    with browser(tmp_path / "chromium", scripts=False) as driver:
+        yield driver
 
 
 @pytest.fixture

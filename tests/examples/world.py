@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,15 @@ class World:
         return (self.data / "access.log").read_text()
 
     @contextmanager
-    def sandbox(self, *command: str, **settings: Any) -> Iterator[Sandbox]:
+    def sandbox(
+        self, *command: str, files: Mapping[str, str] | None = None, **settings: Any
+    ) -> Iterator[Sandbox]:
         """One with a command that is told a free port and listens on it; by default the scripted app."""
         made = self.call("POST", "/v1/sandboxes", PAUSES | settings)
         box = Sandbox(self, made["id"], free_port(), made.get("traffic_access_token", ""))
         try:
+            for name, text in (files or {}).items():
+                box.write(name, text)
             box.run(*(command or (sys.executable, str(APP), "{port}")))
             yield box
         finally:
@@ -71,6 +75,14 @@ class Sandbox:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """A call about this sandbox."""
         return self.world.call(method, self.path + path, body)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of its work tree."""
+        self.call("POST", "/files/write", {"path": name, "content": text})
+
+    def link(self) -> str:
+        """A direct preview."""
+        return str(self.call("POST", f"/ports/{self.port}/signed-preview-url", {})["url"])
 
     def pause(self) -> None:
         """As the user orders it."""

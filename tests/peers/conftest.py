@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.flows.stage import Stage
-from tests.peers.node_peer import Node, packages, started
+from tests.npm import installed
+from tests.peers.node_peer import Node, started
 
 # Before the module is imported: only then its assertions say what was compared.
 pytest.register_assert_rewrite("tests.peers.heads")
@@ -42,7 +43,7 @@ def node_with_ws() -> Iterator[Node | str]:
         yield "node or npm is missing"
         return
     try:
-        modules = packages()
+        modules = installed(Path(__file__).parent)
     except subprocess.CalledProcessError as e:
         yield f"npm could not install ws: {e.stderr.decode(errors='replace')}"
         return

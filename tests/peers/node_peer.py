@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -79,7 +75,7 @@ class Node:
 
 @contextmanager
 def started(modules: Path | None) -> Iterator[Node]:
-    """The process, until the end. ``modules`` is where `packages` put them, None to do without."""
+    """The process, until the end. ``modules`` is where `ws` is installed, None to do without."""
     command = ["node", str(_HERE / "node_peer.js"), str(modules)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin and process.stdout
@@ -91,36 +87,3 @@ def started(modules: Path | None) -> Iterator[Node]:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def packages() -> Path:
-    """Where the packages of ``package-lock.json`` are; installed the first time they are asked for.
-
-    In the user's cache, by the lock file's hash, so that neither the repository nor another version
-    of the lock file is in the way. Raises CalledProcessError with what npm said.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    lock = (_HERE / "package-lock.json").read_bytes()
-    home = cache / "preview-edge" / f"peers-{hashlib.sha256(lock).hexdigest()[:16]}"
-    modules = home / "node_modules"
-    if modules.exists():
-        return modules
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as fresh:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(_HERE / name, fresh)
-        subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=fresh, check=True, capture_output=True,
-        )  # fmt: skip
-        # Renamed as a whole: another run of the tests sees all of it or nothing.
-        try:
-            Path(fresh, "node_modules").rename(_made(home) / "node_modules")
-        except OSError:
-            assert modules.exists()  # The other run was faster.
-    return modules
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
