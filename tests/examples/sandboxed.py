@@ -18,7 +18,7 @@ class App:
 
     def __init__(self) -> None:
         self.cues: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(0))
-        self.uploaded = 0
+        self.uploaded = self.downloaded = 0
         self.news = asyncio.Condition()
 
     async def echo(self, request: web.Request) -> web.Response:
@@ -78,9 +78,15 @@ class App:
         """So many parts, of a length that is not told before."""
         answer = web.StreamResponse()
         await answer.prepare(request)
+        self.downloaded = 0
         for _ in range(int(request.query["parts"])):
             await answer.write(PART)
+            self.downloaded += len(PART)
         return answer
+
+    async def written(self, _: web.Request) -> web.Response:
+        """Bytes of the last download that the app could get rid of."""
+        return web.json_response(self.downloaded)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Fields first, then an echo; ``close CODE REASON`` closes. ``?refuse`` is refused."""
@@ -121,6 +127,7 @@ def main() -> None:
     web_app.router.add_post("/upload", app.upload)
     web_app.router.add_get("/arrived", app.arrived)
     web_app.router.add_get("/download", app.download)
+    web_app.router.add_get("/written", app.written)
     web_app.router.add_get("/socket", app.socket)
     web_app.router.add_get("/last-close", app.last_close)
     web_app.router.add_route("*", "/empty/{status}", app.empty)

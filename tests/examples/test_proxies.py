@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -159,6 +160,23 @@ def test_big_downloads_are_whole(visitor: httpx.Client) -> None:
         for part in stream.iter_raw():
             digest.update(part)
     assert digest.digest() == hashlib.sha256(PART * BIG).digest()
+
+
+def test_a_visitor_who_does_not_read_makes_the_app_wait(visitor: httpx.Client) -> None:
+    """What nobody reads is held nowhere but in sockets' buffers: the app cannot get rid of 256 MiB."""
+
+    def written() -> int:
+        return int(visitor.get("/written").json())
+
+    with visitor.stream("GET", f"/download?parts={8 * BIG}") as stream:
+        next(stream.iter_raw())
+        before, now = -1, written()
+        while (
+            now > before
+        ):  # a machine that is slower than that makes the test prove less, not fail
+            time.sleep(0.3)
+            before, now = now, written()
+    assert len(PART) <= now < 2 * BIG * len(PART)
 
 
 def test_a_visitor_who_has_left_ends_the_stream(
