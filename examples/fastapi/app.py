@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from target import Target, Targets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -74,6 +74,8 @@ async def http(request: Request) -> Response:
     )
     try:
         answer = await edge.handle_async_request(sent)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it: the visitor left during an upload
     except httpx.TransportError as e:
         return JSONResponse({"error": f"The edge does not answer: {e!r}"}, 502)
     response = StreamingResponse(body_of(answer), answer.status_code)

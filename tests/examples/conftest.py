@@ -62,4 +62,6 @@ def proxy(kind: str, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp(kind) / "proxy"
     environ = sandbox.by_sdk() if kind == "fastapi" else sandbox.environ()
     with ExitStack() as stack:
-        yield stack.enter_context(STARTERS[kind](folder, environ))
+        proxy = stack.enter_context(STARTERS[kind](folder, environ))
+        yield proxy
+        assert "Traceback" not in proxy.log.read_text()

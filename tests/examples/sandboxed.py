@@ -60,10 +60,16 @@ class App:
     async def upload(self, request: web.Request) -> web.Response:
         """Reads as it comes and counts; the digest at the end."""
         digest, self.uploaded = hashlib.sha256(), 0
-        async for part in request.content.iter_any():
-            digest.update(part)
+        self.uploading = True
+        try:
+            async for part in request.content.iter_any():
+                digest.update(part)
+                async with self.news:
+                    self.uploaded += len(part)
+                    self.news.notify_all()
+        finally:
             async with self.news:
-                self.uploaded += len(part)
+                self.uploading = False
                 self.news.notify_all()
         return web.json_response({"size": self.uploaded, "digest": digest.hexdigest()})
 
@@ -72,6 +78,12 @@ class App:
         wanted = int(request.query["bytes"])
         async with self.news:
             await self.news.wait_for(lambda: self.uploaded >= wanted)
+        return web.Response()
+
+    async def uploaded_or_not(self, _: web.Request) -> web.Response:
+        """Answers once the last upload has ended, one way or the other."""
+        async with self.news:
+            await self.news.wait_for(lambda: not self.uploading)
         return web.Response()
 
     async def download(self, request: web.Request) -> web.StreamResponse:
@@ -89,9 +101,10 @@ class App:
         return web.json_response(self.downloaded)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
-        """Fields first, then an echo; ``close CODE REASON`` closes. ``?refuse`` is refused."""
+        """Fields first, then an echo; ``close CODE REASON`` closes. ``?refuse=STATUS`` is refused."""
         if "refuse" in request.query:
-            return web.json_response({"refused": True}, status=418, headers={"X-App": "tea"})
+            status, there = int(request.query["refuse"]), {"Location": "/socket"}
+            return web.json_response({"refused": True}, status=status, headers=there)
         socket = web.WebSocketResponse(protocols=["chat"], compress=False)
         await socket.prepare(request)
         fields = [[n.decode().lower(), v.decode()] for n, v in request.raw_headers]
@@ -117,6 +130,7 @@ class App:
         return web.json_response(code)
 
     closed: int | None = None
+    uploading = False
 
 
 def main() -> None:
@@ -125,6 +139,7 @@ def main() -> None:
     web_app.router.add_get("/events{_:.*}", app.events)
     web_app.router.add_post("/cue", app.cue)
     web_app.router.add_post("/upload", app.upload)
+    web_app.router.add_get("/upload-ended", app.uploaded_or_not)
     web_app.router.add_get("/arrived", app.arrived)
     web_app.router.add_get("/download", app.download)
     web_app.router.add_get("/written", app.written)

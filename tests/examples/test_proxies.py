@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from websockets.sync.client import ClientConnection
 
 from edge.appliance.keys import SigningKeys
 from tests.examples.conftest import Start
-from tests.examples.proxies import CUSTOMER, Proxy
+from tests.examples.proxies import CUSTOMER, PATIENCE, Proxy
 from tests.examples.sandboxed import PART
 from tests.examples.world import Sandbox, World
 from tests.ops.programs import eventually
@@ -153,6 +154,21 @@ def test_uploads_are_passed_on_while_they_come(visitor: httpx.Client) -> None:
         assert said == {"size": len(PART) * BIG, "digest": digest}
 
 
+def test_an_upload_that_breaks_off_ends_for_the_app_too(
+    proxy: Proxy, visitor: httpx.Client
+) -> None:
+    """The app does not wait for the rest of what a visitor who has left began to send."""
+
+    def parts() -> Iterator[bytes]:
+        yield PART
+        visitor.get(f"/arrived?bytes={len(PART)}").raise_for_status()
+        raise EOFError
+
+    with proxy.visitor() as leaving, pytest.raises(EOFError):
+        leaving.post("/upload", content=parts())
+    assert visitor.get("/upload-ended").status_code == 200
+
+
 def test_big_downloads_are_whole(visitor: httpx.Client) -> None:
     """32 MiB of unknown length."""
     digest = hashlib.sha256()
@@ -231,13 +247,20 @@ def test_a_visitor_who_is_cut_off_ends_the_apps_socket(proxy: Proxy, visitor: ht
         assert visitor.get("/last-close").status_code == 200
 
 
-def test_the_apps_refusal_of_an_upgrade_comes_back(proxy: Proxy) -> None:
-    """Status, fields and body of the app's own answer to the handshake."""
-    with pytest.raises(InvalidStatus) as refused, proxy.socket("/socket?refuse"):
-        pass
-    response = refused.value.response
-    assert (response.status_code, response.headers["x-app"]) == (418, "tea")
-    assert json.loads(response.body) == {"refused": True}
+@pytest.mark.parametrize("status", [307, 418])
+def test_the_apps_refusal_of_an_upgrade_comes_back(proxy: Proxy, status: int) -> None:
+    """Status, fields and body of the app's own answer to the handshake, also where it leads elsewhere."""
+    with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as plain:
+        plain.sendall(
+            f"GET /socket?refuse={status} HTTP/1.1\r\nHost: {proxy.host}\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        answer = HTTPResponse(plain)
+        answer.begin()
+        assert (answer.status, answer.headers["location"]) == (status, "/socket")
+        assert json.loads(answer.read()) == {"refused": True}
+        answer.close()
 
 
 # --- Waking -----------------------------------------------------------------------------------------
