@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from edge.appliance.server import ControlPlane
-from edge.cli import main
 from edge.ops.operator import (
     FILE_NAME,
     TOKEN_VARIABLE,
@@ -122,42 +120,3 @@ def test_where_the_control_plane_is(tmp_path: Path) -> None:
         (tmp_path / FILE_NAME).write_text(text)
         with pytest.raises(OperatorError, match="cannot be read"):
             find({}, tmp_path)
-
-
-async def test_the_command_line(
-    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every command says in one line what is so now; the trail reads from top to bottom in time."""
-    sandbox, grant = await grant_of(plane)
-    door = door_of(plane)
-    monkeypatch.setenv(URL_VARIABLE, door.url)
-    monkeypatch.setenv(TOKEN_VARIABLE, door.token)
-
-    async def run(*arguments: str) -> str:
-        await in_thread(main, ["operator", *arguments])
-        return capsys.readouterr().out
-
-    assert await run("disable-grant", grant, "--reason", "a\x1b[31m") == f"{grant}: disabled\n"
-    assert await run("enable-grant", grant) == f"{grant}: active\n"
-    assert await run("disable-previews", sandbox) == f"{sandbox}: previews disabled\n"
-    assert await run("enable-previews", sandbox) == f"{sandbox}: previews enabled\n"
-    lines = (await run("audit")).splitlines()
-    assert [line.split()[1:3] for line in lines] == [
-        ["created", "user"],
-        ["disabled", "operator"],
-        ["enabled", "operator"],
-        ["disabled", "operator"],
-        ["enabled", "operator"],
-    ]
-    assert lines[1].endswith(f"{sandbox}  {grant} direct 8080  (a?[31m)")
-    assert lines[3].endswith(f"{sandbox}  all previews")
-    wanted = ("--sandbox", sandbox, "--event", "enabled", "--limit", "1", "--json")
-    (last,) = (await run("audit", *wanted)).splitlines()
-    assert json.loads(last)["event"] == "enabled" and "grant_id" not in json.loads(last)
-    with pytest.raises(SystemExit) as ended:
-        await run("enable-grant", "pvg_unknown")
-    assert ended.value.code == 2
-    complaint = capsys.readouterr().err
-    assert (
-        complaint.startswith("preview-edge: preview_grant_not_found") and complaint.count("\n") == 1
-    )
