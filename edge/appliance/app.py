@@ -36,9 +36,11 @@ from edge.appliance.problems import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     NOT_IMPLEMENTED,
+    STATE_UNWRITABLE,
     UNAUTHORIZED,
     ApiError,
 )
+from edge.appliance.store import StoreError
 from edge.state import wire
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -80,6 +82,9 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         response = await handler(request)
     except (ApiError, web.HTTPException) as e:
         response = _render(_refusal(e, request.path), request_id)
+    except StoreError as e:
+        parts(request).log("state_not_written", request_id=request_id, error=str(e))
+        response = _render(ApiError(STATE_UNWRITABLE), request_id)
     except ConnectionResetError:
         raise  # The client is gone; there is nobody to answer.
     except Exception as e:  # noqa: BLE001 - whatever it was, the client gets an error in our form

@@ -9,11 +9,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from edge.appliance.grant import Grant
+from edge.appliance.rows import Rows
+from edge.appliance.store import Store
 
 MAX_ENTRIES = 10_000
 """Entries kept of each of the two kinds; the oldest go first."""
@@ -93,13 +96,23 @@ class AuditFilter:
 
 
 class AuditTrail:
-    """The newest entries, in order. ``wall`` is Unix time in seconds."""
+    """The newest entries, in order. ``wall`` is Unix time in seconds.
 
-    def __init__(self, wall: Callable[[], float], max_entries: int = MAX_ENTRIES) -> None:
+    An entry is written with what it tells of: within that transaction. Raises `StoreError`.
+    """
+
+    def __init__(
+        self, store: Store, wall: Callable[[], float], max_entries: int = MAX_ENTRIES
+    ) -> None:
+        self._store = store
+        self._rows = Rows(store, "audit", write=_to_document, read=_from_document)
         self._wall = wall
         self._count = 0
         self._people: deque[AuditEntry] = deque(maxlen=max_entries)
         self._traffic: deque[AuditEntry] = deque(maxlen=max_entries)
+        for entry in self._rows.load():
+            self._count = max(self._count, entry.id)
+            self._shelf(entry).append(entry)
 
     def grant(
         self,
@@ -175,4 +188,32 @@ class AuditTrail:
             code=code,
             reason=reason,
         )
-        (self._traffic if deed in _TRAFFIC else self._people).append(entry)
+        self._keep(entry)
+
+    def _keep(self, entry: AuditEntry) -> None:
+        shelf = self._shelf(entry)
+        oldest = shelf[0] if len(shelf) == shelf.maxlen else None
+
+        def undo() -> None:
+            shelf.pop()
+            if oldest is not None:
+                shelf.appendleft(oldest)
+
+        with self._store.transaction():
+            self._rows.put(entry)
+            if oldest is not None:
+                self._rows.remove(oldest.id)
+            shelf.append(entry)
+            self._store.otherwise(undo)
+
+    def _shelf(self, entry: AuditEntry) -> deque[AuditEntry]:
+        return self._traffic if entry.deed in _TRAFFIC else self._people
+
+
+def _to_document(entry: AuditEntry) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if value is not None}
+
+
+def _from_document(document: dict[str, Any]) -> AuditEntry:
+    document |= {"deed": Deed(document["deed"]), "doer": Doer(document["doer"])}
+    return AuditEntry(**document)

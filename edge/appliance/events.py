@@ -40,6 +40,7 @@ class Actor(StrEnum):
 
     USER = "user"
     SYSTEM = "system"
+    RECONCILE = "reconcile"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from edge.appliance.events import Operation, Status
 from edge.appliance.lifecycle import Event
 from edge.appliance.registry import Registry
 from edge.appliance.sandbox import TIMEOUT, Sandbox
+from edge.appliance.store import StoreError
 from edge.appliance.tasks import Scope
 from edge.appliance.timers import Timers
 from edge.appliance.transitions import Transitions
@@ -98,8 +99,12 @@ class Expiry:
         )
         if sandbox.timeout_action == "hibernate":
             await self._transitions.freeze(sandbox, TIMEOUT)
-        else:
+            return
+        try:
             await self._transitions.destroy(sandbox, TIMEOUT)
+        except StoreError:
+            self._transitions.postpone(sandbox)
+            raise
 
     def _late(self, sandbox: Sandbox) -> bool:
         return sandbox.deadline is not None and self._clock() >= sandbox.deadline

@@ -21,9 +21,8 @@ MAX_CHANGES = 10_000
 class Feed:
     """Changes with growing cursors.
 
-    ``start`` is the cursor before the first change. The state is lost with the process, so a cursor
-    of an earlier run must not look like one of this run: start from the clock (milliseconds), which
-    grows faster than changes happen.
+    ``start`` is the cursor before the first change. The log is lost with the process, so a cursor of an
+    earlier run must not look like one of this run (``epoch.py``): who comes with one is told to resync.
     """
 
     def __init__(self, start: int, max_changes: int = MAX_CHANGES) -> None:

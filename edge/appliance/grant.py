@@ -6,8 +6,9 @@ Times are Unix times in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from edge.core.records import GrantRecord, GrantStatus, Transport
 
@@ -81,3 +82,25 @@ class Grant:
             expires_at=self.expires_at,
             version=self.version,
         )
+
+
+_WRITTEN = tuple(one.name for one in fields(Grant) if one.name not in ("mode", "kinds", "told"))
+"""What is written as it is. ``told`` is not: after a restart the trail hears of a use once more."""
+
+
+def to_document(grant: Grant) -> dict[str, Any]:
+    """A grant as JSON."""
+    return {
+        **{name: getattr(grant, name) for name in _WRITTEN},
+        "mode": grant.mode.value,
+        "kinds": [kind.value for kind in grant.kinds],
+    }
+
+
+def from_document(document: dict[str, Any]) -> Grant:
+    """The grant again. Raises ValueError, TypeError or KeyError for what `to_document` never wrote."""
+    return Grant(
+        **{name: document[name] for name in _WRITTEN if name in document},
+        mode=AuthMode(document["mode"]),
+        kinds=tuple(Transport(kind) for kind in document["kinds"]),
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from edge.appliance.audit import AuditTrail, Deed, Doer
 from edge.appliance.feed import Feed
-from edge.appliance.grant import KINDS, AuthMode, Grant
+from edge.appliance.grant import KINDS, AuthMode, Grant, from_document, to_document
 from edge.appliance.minter import Minter, Preview, ProxyTarget
 from edge.appliance.problems import PREVIEW_GRANT_NOT_FOUND, QUOTA_EXCEEDED, ApiError
 from edge.appliance.requests import lifetime
+from edge.appliance.rows import Rows
+from edge.appliance.store import Store
 from edge.core.records import GrantRecord, Transport
 from edge.state.port import Usage
 
@@ -24,19 +27,38 @@ ENDED_LIMIT = 1000
 class Grants:
     """All grants, by id and by sandbox. ``wall`` is Unix time in seconds.
 
-    Every change of what a grant allows is a new version of its record, told to the edges and to the
-    audit trail. What is so already is not done again.
+    Every change of what a grant allows is a new version of its record, written, and then told to the edges
+    and to the audit trail. What is so already is not done again. Raises `StoreError` for what cannot be
+    written, and then nothing has changed.
     """
 
     def __init__(
-        self, minter: Minter, feed: Feed, audit: AuditTrail, wall: Callable[[], float]
+        self,
+        minter: Minter,
+        feed: Feed,
+        audit: AuditTrail,
+        store: Store,
+        wall: Callable[[], float],
     ) -> None:
+        self._store = store
+        self._rows = Rows(store, "grants", write=to_document, read=from_document)
         self._minter = minter
         self._feed = feed
         self._audit = audit
         self._wall = wall
         self._all: dict[str, Grant] = {}
         self._of_sandbox: dict[str, dict[str, Grant]] = {}
+        for grant in self._rows.load():
+            self._add(grant)
+
+    def reconcile(self, floor: int) -> None:
+        """Once, at the start: let the versions of all that may still change begin above ``floor``."""
+        now = self._wall()
+        with self._store.transaction():
+            for grant in self._all.values():
+                if not grant.ended(now):
+                    grant.version = max(grant.version, floor) + 1
+                    self._rows.put(grant)
 
     # --- Issuing --------------------------------------------------------------------------------------
 
@@ -67,7 +89,7 @@ class Grants:
         kinds: tuple[Transport, ...],
     ) -> Grant:
         number = self._minter.port(port)
-        self._make_room(sandbox_id)
+        outdated = self._outdated(sandbox_id)
         now = self._wall()
         grant = Grant(
             id=f"pvg_{secrets.token_hex(16)}",
@@ -79,11 +101,20 @@ class Grants:
             mode=mode,
             kinds=kinds,
         )
-        self._all[grant.id] = grant
-        self._of_sandbox.setdefault(sandbox_id, {})[grant.id] = grant
+        with self._store.transaction():
+            for old in outdated:
+                self._rows.remove(old.id)
+            self._rows.put(grant)
+            self._audit.grant(Deed.CREATED, Doer.USER, grant)
+        for old in outdated:
+            del self._all[old.id], self._of_sandbox[sandbox_id][old.id]
+        self._add(grant)
         self._feed.publish(grant.record(now))
-        self._audit.grant(Deed.CREATED, Doer.USER, grant)
         return grant
+
+    def _add(self, grant: Grant) -> None:
+        self._all[grant.id] = grant
+        self._of_sandbox.setdefault(grant.sandbox_id, {})[grant.id] = grant
 
     # --- Looking --------------------------------------------------------------------------------------
 
@@ -105,8 +136,8 @@ class Grants:
         if grant is None:
             raise ApiError(PREVIEW_GRANT_NOT_FOUND)
         if grant.revoked_at is None:
-            grant.revoked_at = self._wall()
-            self._changed(grant, Deed.REVOKED, Doer.USER)
+            with self._changing(grant, Deed.REVOKED, Doer.USER):
+                grant.revoked_at = self._wall()
         return grant
 
     def disable(self, grant_id: str, reason: str | None = None) -> Grant:
@@ -116,16 +147,16 @@ class Grants:
         """
         grant = self._named(grant_id)
         if grant.disabled_at is None and not grant.ended(self._wall()):
-            grant.disabled_at = self._wall()
-            self._changed(grant, Deed.DISABLED, Doer.OPERATOR, reason)
+            with self._changing(grant, Deed.DISABLED, Doer.OPERATOR, reason):
+                grant.disabled_at = self._wall()
         return grant
 
     def enable(self, grant_id: str, reason: str | None = None) -> Grant:
         """Open a disabled grant again. Raises `ApiError` (preview_grant_not_found)."""
         grant = self._named(grant_id)
         if grant.disabled_at is not None and not grant.ended(self._wall()):
-            grant.disabled_at = None
-            self._changed(grant, Deed.ENABLED, Doer.OPERATOR, reason)
+            with self._changing(grant, Deed.ENABLED, Doer.OPERATOR, reason):
+                grant.disabled_at = None
         return grant
 
     def records(self) -> list[GrantRecord]:
@@ -133,11 +164,19 @@ class Grants:
         now = self._wall()
         return [grant.record(now) for grant in self._all.values()]
 
-    def count(self, usage: Usage) -> None:
+    def count(self, reported: Sequence[Usage]) -> None:
         """Add what an edge reports; a grant that is gone is passed over."""
-        grant = self._all.get(usage.grant_id)
-        if grant is None or grant.sandbox_id != usage.sandbox_id:
-            return
+        counted = [
+            (grant, usage)
+            for usage in reported
+            if (grant := self._all.get(usage.grant_id)) is not None
+            and grant.sandbox_id == usage.sandbox_id
+        ]
+        with self._rows.changing(*{grant.id: grant for grant, _ in counted}.values()):
+            for grant, usage in counted:
+                self._count(grant, usage)
+
+    def _count(self, grant: Grant, usage: Usage) -> None:
         now = self._wall()
         if usage.requests or usage.websockets or usage.bytes_in or usage.bytes_out:
             grant.first_used_at = grant.first_used_at or now
@@ -157,8 +196,13 @@ class Grants:
 
     def forget(self, sandbox_id: str) -> None:
         """Drop the grants of a sandbox that nobody remembers any more."""
-        for grant_id in self._of_sandbox.pop(sandbox_id, {}):
+        grants = self._of_sandbox.get(sandbox_id, {})
+        with self._store.transaction():
+            for grant_id in grants:
+                self._rows.remove(grant_id)
+        for grant_id in grants:
             del self._all[grant_id]
+        self._of_sandbox.pop(sandbox_id, None)
 
     def _named(self, grant_id: str) -> Grant:
         grant = self._all.get(grant_id)
@@ -166,18 +210,23 @@ class Grants:
             raise ApiError(PREVIEW_GRANT_NOT_FOUND)
         return grant
 
-    def _changed(self, grant: Grant, deed: Deed, doer: Doer, reason: str | None = None) -> None:
-        grant.updated_at = self._wall()
-        grant.version += 1
+    @contextmanager
+    def _changing(
+        self, grant: Grant, deed: Deed, doer: Doer, reason: str | None = None
+    ) -> Iterator[None]:
+        with self._rows.changing(grant):
+            yield
+            grant.updated_at = self._wall()
+            grant.version += 1
+            self._audit.grant(deed, doer, grant, reason=reason)
         self._feed.publish(grant.record(grant.updated_at))
-        self._audit.grant(deed, doer, grant, reason=reason)
 
-    def _make_room(self, sandbox_id: str) -> None:
+    def _outdated(self, sandbox_id: str) -> list[Grant]:
+        """What has to go for a new one. Raises `ApiError` (quota_exceeded) when nothing may."""
         grants, now = self.of(sandbox_id), self._wall()
         ended = [grant for grant in grants if grant.ended(now)]
-        for grant in ended[: max(0, len(ended) - ENDED_LIMIT + 1)]:
-            del self._all[grant.id], self._of_sandbox[sandbox_id][grant.id]
         if len(grants) - len(ended) >= STANDING_LIMIT:
             raise ApiError(
                 QUOTA_EXCEEDED, f"A sandbox has at most {STANDING_LIMIT} active preview grants."
             )
+        return ended[: max(0, len(ended) - ENDED_LIMIT + 1)]

@@ -5,6 +5,7 @@ those of the record that edges see; clients of the public API see fewer (`publis
 
     creating -> running <-> pausing -> paused <-> resuming -> running
     every state -> destroyed;  creating, pausing, resuming -> error
+    all but error and destroyed -> error, when the control plane has ended meanwhile
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Event(StrEnum):
     THAWED = "thawed"
     REFUSED = "refused"
     FAILED = "failed"
+    LOST = "lost"
     DESTROY = "destroy"
 
 
@@ -40,6 +42,11 @@ TABLE: dict[tuple[State, Event], State] = {
     # The memory is still there: the next attempt may do better.
     (State.RESUMING, Event.REFUSED): State.PAUSED,
     (State.RESUMING, Event.FAILED): State.ERROR,
+    (State.CREATING, Event.LOST): State.ERROR,
+    (State.RUNNING, Event.LOST): State.ERROR,
+    (State.PAUSING, Event.LOST): State.ERROR,
+    (State.PAUSED, Event.LOST): State.ERROR,
+    (State.RESUMING, Event.LOST): State.ERROR,
     (State.CREATING, Event.DESTROY): State.DESTROYED,
     (State.RUNNING, Event.DESTROY): State.DESTROYED,
     (State.PAUSING, Event.DESTROY): State.DESTROYED,

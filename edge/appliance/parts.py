@@ -13,6 +13,7 @@ from aiohttp import web
 from edge.appliance.audit import AuditTrail
 from edge.appliance.barrier import Edges
 from edge.appliance.config import Config, EdgeLine
+from edge.appliance.epoch import begin_run
 from edge.appliance.events import EventLog
 from edge.appliance.feed import Feed
 from edge.appliance.grants import Grants
@@ -22,6 +23,7 @@ from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
 from edge.appliance.usage import UsageCounter
 from edge.core.target import Site
@@ -37,6 +39,7 @@ class Parts:
     config: Config
     runtime: Runtime
     keys: SigningKeys
+    store: Store
     scope: Scope
     feed: Feed
     edges: Edges
@@ -65,11 +68,15 @@ def build_parts(
     config: Config,
     runtime: Runtime,
     keys: SigningKeys,
+    store: Store,
     *,
     log: Log,
     wall: Callable[[], float] = time.time,
 ) -> Parts:
-    """Put the parts together; needs the running loop's clock only once sandboxes run."""
+    """Put the parts together, with what the store has. Sandboxes of an earlier run are in error then.
+
+    Raises `StoreError`.
+    """
 
     def crashed(name: str, error: BaseException) -> None:
         # A refusal was told to whoever asked, and logged where it arose.
@@ -77,7 +84,8 @@ def build_parts(
             log("crash", task=name, error=repr(error))
 
     scope = Scope(crashed)
-    feed = Feed(start=int(wall() * 1000))
+    floor = begin_run(store, wall)
+    feed = Feed(start=floor)
     edges = Edges()
     events = EventLog(wall)
     minter = Minter(
@@ -86,10 +94,11 @@ def build_parts(
         site=_site(config, config.public_port),
         reserved=frozenset({*config.reserved_ports, config.port, config.public_port}),
     )
-    audit = AuditTrail(wall)
-    grants = Grants(minter, feed, audit, wall)
+    audit = AuditTrail(store, wall)
+    grants = Grants(minter, feed, audit, store, wall)
     sandboxes = Sandboxes(
         runtime,
+        store,
         feed=feed,
         edges=edges,
         events=events,
@@ -98,6 +107,8 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    grants.reconcile(floor)
+    sandboxes.reconcile(floor)
     if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
@@ -112,6 +123,7 @@ def build_parts(
         config=config,
         runtime=runtime,
         keys=keys,
+        store=store,
         scope=scope,
         feed=feed,
         edges=edges,
@@ -120,8 +132,8 @@ def build_parts(
         minter=minter,
         grants=grants,
         sandboxes=sandboxes,
-        usage=UsageCounter(grants, sandboxes),
-        creates=Idempotency(scope, time.monotonic),
+        usage=UsageCounter(grants, sandboxes, store),
+        creates=Idempotency(scope, store, wall),
         wall=wall,
         log=log,
     )

@@ -135,6 +135,12 @@ PAUSE_FAILED = _ours("pause_failed", 503, "The sandbox could not be paused.", "T
 RESUME_FAILED = _ours("resume_failed", 503, "The sandbox could not be resumed.", "Try again.")
 RESUME_TIMEOUT = _ours("resume_timeout", 503, "The sandbox did not run in time.", "Try again.")
 RUNTIME_LOST = _ours("runtime_lost", 503, "The sandbox's processes were lost.", "Start them again.")
+STATE_UNWRITABLE = _ours(
+    "state_unwritable",
+    503,
+    "The control plane cannot write its state; nothing was changed.",
+    "Make room on the disk of its data directory, then try again.",
+)
 AUTO_RESUME_DISABLED = _client(
     "auto_resume_disabled",
     409,

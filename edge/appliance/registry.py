@@ -1,11 +1,17 @@
-"""Which sandboxes there are, by id and by snapshot, and for a while which there were."""
+"""Which sandboxes there are, by id and by snapshot, and for a while which there were.
+
+What the store has is there from the start. A sandbox is written when it changes (``transitions.py``), from the
+moment it runs for the first time: until then nobody was told of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from edge.appliance.problems import SANDBOX_NOT_FOUND, SNAPSHOT_NOT_FOUND, ApiError
-from edge.appliance.sandbox import Sandbox, Snapshot
+from edge.appliance.rows import Rows
+from edge.appliance.sandbox import Sandbox, Snapshot, from_document, to_document
+from edge.appliance.store import Store
 
 TOMBSTONES = 10_000
 """Destroyed sandboxes that are remembered, for edges that ask and for lists of events."""
@@ -15,16 +21,26 @@ SNAPSHOTS = 100
 
 
 class Registry:
-    """All sandboxes. ``on_forgotten`` hears the ids of tombstones that make room for newer ones."""
+    """All sandboxes. ``on_forgotten`` hears the ids of tombstones that make room for newer ones, within the
+    transaction that removes them.
+    """
 
     def __init__(
-        self, on_forgotten: Callable[[str], None], *, max_tombstones: int = TOMBSTONES
+        self,
+        store: Store,
+        on_forgotten: Callable[[str], None],
+        *,
+        max_tombstones: int = TOMBSTONES,
     ) -> None:
+        self._store = store
+        self.rows = Rows(store, "sandboxes", write=to_document, read=from_document)
         self._on_forgotten = on_forgotten
         self._max_tombstones = max_tombstones
         self._all: dict[str, Sandbox] = {}
         self._tombstones: dict[str, None] = {}
         self._snapshots: dict[str, Sandbox] = {}
+        for sandbox in self.rows.load():
+            self._restore(sandbox)
 
     def add(self, sandbox: Sandbox) -> None:
         """A new sandbox."""
@@ -66,13 +82,32 @@ class Registry:
             del self._snapshots[sandbox.snapshots.pop(0)]
 
     def bury(self, sandbox: Sandbox) -> None:
-        """The sandbox is destroyed: its snapshots go, its tombstone stays for a while."""
+        """The sandbox is destroyed: its snapshots go, its tombstone stays for a while.
+
+        Raises `StoreError` when the oldest tombstone cannot be taken out of the file; it stays, then.
+        """
         for snapshot_id in sandbox.snapshots:
             del self._snapshots[snapshot_id]
         sandbox.snapshots.clear()
         sandbox.snapshot = None
         self._tombstones[sandbox.id] = None
-        if len(self._tombstones) > self._max_tombstones:
+        while len(self._tombstones) > self._max_tombstones:
             oldest = next(iter(self._tombstones))
+            with self._store.transaction():
+                self.rows.remove(oldest)
+                self._on_forgotten(oldest)
             del self._tombstones[oldest], self._all[oldest]
-            self._on_forgotten(oldest)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest sandbox that is remembered; 0 without any."""
+        return max((sandbox.number for sandbox in self._all.values()), default=0)
+
+    def _restore(self, sandbox: Sandbox) -> None:
+        self._all[sandbox.id] = sandbox
+        if sandbox.alive:
+            self._snapshots |= dict.fromkeys(sandbox.snapshots, sandbox)
+        else:
+            # In the order in which they were made: when they were destroyed is not written.
+            sandbox.snapshots.clear()
+            self._tombstones[sandbox.id] = None

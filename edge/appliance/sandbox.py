@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from edge.appliance.events import Actor
 from edge.appliance.requests import TimeoutAction
@@ -25,6 +26,7 @@ class Cause:
 API = Cause(Actor.USER, "api")
 MANUAL = Cause(Actor.USER, "manual")
 TIMEOUT = Cause(Actor.SYSTEM, "timeout")
+RESTART = Cause(Actor.RECONCILE, "restart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,31 @@ class Sandbox:
             mask_request_host=self.plan.mask_request_host,
             previews_disabled=self.previews_disabled,
         )
+
+
+_WRITTEN = (
+    *("id", "number", "created_at", "timeout_ms", "timeout_action", "version", "incarnation"),
+    *("started_at", "timeout_at", "previews_disabled", "snapshots"),
+)
+"""What is written as it is. Times of the loop's clock, calls and the lock mean nothing to another process."""
+
+
+def to_document(sandbox: Sandbox) -> dict[str, Any]:
+    """A sandbox as JSON."""
+    return {
+        **{name: getattr(sandbox, name) for name in _WRITTEN},
+        "state": sandbox.state.value,
+        "plan": {**asdict(sandbox.plan)},
+        "snapshot": None if sandbox.snapshot is None else asdict(sandbox.snapshot),
+    }
+
+
+def from_document(document: dict[str, Any]) -> Sandbox:
+    """The sandbox again. Raises ValueError, TypeError or KeyError for what `to_document` never wrote."""
+    snapshot = document["snapshot"]
+    return Sandbox(
+        **{name: document[name] for name in _WRITTEN if name in document},
+        state=State(document["state"]),
+        plan=Plan(**document["plan"]),
+        snapshot=None if snapshot is None else Snapshot(**snapshot),
+    )

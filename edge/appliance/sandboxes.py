@@ -26,9 +26,11 @@ from edge.appliance.problems import (
     ApiError,
     invalid,
 )
+from edge.appliance.reconcile import reconcile
 from edge.appliance.registry import Registry
 from edge.appliance.requests import SetTimeout, TimeoutAction
 from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Snapshot
+from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
 from edge.appliance.transitions import Executions, Transitions
 from edge.core.records import SandboxRecord, State
@@ -37,15 +39,21 @@ IMPLICIT_RESUME = 25.0
 """Seconds an exec or file call may wait for a resume; clients give up after 30."""
 
 
+def _nothing(_: Sandbox) -> None:
+    """Nothing else has to be kept."""
+
+
 class Sandboxes:
     """All sandboxes. ``wall`` is Unix time in seconds; timeouts run by the running loop's clock.
 
-    ``log`` hears of what the runtime could not do, ``on_forgotten`` of ids that nobody may name any more.
+    ``log`` hears of what runtime or store could not do, ``on_forgotten`` of ids that nobody may name any
+    more. Raises `StoreError`, as does everything that changes what the store has to keep.
     """
 
     def __init__(
         self,
         runtime: Executions,
+        store: Store,
         *,
         feed: Feed,
         edges: Edges,
@@ -56,10 +64,12 @@ class Sandboxes:
         on_forgotten: Callable[[str], None],
     ) -> None:
         self._scope = scope
+        self._store = store
         self._feed = feed
+        self._events = events
         self._wall = wall
         self._clock = asyncio.get_running_loop().time
-        self._registry = Registry(on_forgotten)
+        self._registry = Registry(store, on_forgotten)
         self._transitions = Transitions(
             runtime,
             self._registry,
@@ -72,7 +82,11 @@ class Sandboxes:
         self._expiry = Expiry(
             self._registry, self._transitions, edges=edges, scope=scope, clock=self._clock
         )
-        self._created = 0
+        self._created = self._registry.last_number
+
+    def reconcile(self, floor: int) -> list[Sandbox]:
+        """Once, at the start: see ``reconcile.py``."""
+        return reconcile(self._registry, self._transitions, self._events, self._store, floor=floor)
 
     # --- Reading: never wakes ------------------------------------------------------------------------
 
@@ -107,8 +121,13 @@ class Sandboxes:
         cwd: str | None,
         timeout_ms: int,
         timeout_action: TimeoutAction,
+        kept: Callable[[Sandbox], None] = _nothing,
     ) -> Sandbox:
-        """A new sandbox, running. Raises `ApiError` (create_failed, invalid_request)."""
+        """A new sandbox, running. ``kept`` is called with it, once, to write to the store what has to be
+        there together with the sandbox or not at all.
+
+        Raises `ApiError` (create_failed, invalid_request).
+        """
         self._created += 1
         sandbox = Sandbox(
             id=f"sb_{secrets.token_hex(8)}",
@@ -123,7 +142,7 @@ class Sandboxes:
 
         async def start() -> None:
             async with sandbox.lock:
-                await self._transitions.start(sandbox, envs, cwd)
+                await self._transitions.start(sandbox, envs, cwd, kept)
 
         await self._scope.shared(start(), name=f"create {sandbox.id}")
         return sandbox
@@ -190,17 +209,19 @@ class Sandboxes:
         return sandbox.record()
 
     @asynccontextmanager
-    async def use(self, sandbox_id: str) -> AsyncIterator[Sandbox]:
+    async def use(self, sandbox_id: str, *, reading: bool = False) -> AsyncIterator[Sandbox]:
         """The sandbox, running, and kept from pausing for inactivity while in here.
 
-        Resumes a paused one that resumes by itself. Raises `ApiError` (sandbox_not_found,
-        sandbox_not_ready, resume_failed, resume_timeout).
+        Resumes a paused one that resumes by itself. For ``reading`` its files, one in error will do: they
+        are what is left of it. Raises `ApiError` (sandbox_not_found, sandbox_not_ready, resume_failed,
+        resume_timeout).
         """
         sandbox = self._registry.get(sandbox_id)
         # Counted before the state is looked at: a pause that is just being decided sees it.
         sandbox.calls += 1
         try:
-            if sandbox.state is not State.RUNNING:
+            left = reading and sandbox.state is State.ERROR
+            if sandbox.state is not State.RUNNING and not left:
                 await self._awake(sandbox)
             yield sandbox
         finally:
@@ -224,16 +245,19 @@ class Sandboxes:
 
         Raises `ApiError` (invalid_request).
         """
+        runs = sandbox.state in (State.RUNNING, State.PAUSING)
         action = wanted.timeout_action or sandbox.timeout_action
         if action == "destroy" and sandbox.plan.auto_resume:
             raise invalid("timeout_action: a sandbox with auto_resume cannot be set to destroy")
         told: dict[str, object] = {"timeout_ms": wanted.timeout_ms, "timeout_action": action}
+        with self._transitions.keeping(sandbox):
+            sandbox.timeout_ms = wanted.timeout_ms
+            sandbox.timeout_action = action
+            if runs:
+                self._transitions.wind(sandbox)
         for status in (Status.REQUESTED, Status.SUCCEEDED):
             self._transitions.emit(sandbox, Operation.TIMEOUT_UPDATED, status, API, metadata=told)
-        sandbox.timeout_ms = wanted.timeout_ms
-        sandbox.timeout_action = action
-        if sandbox.state in (State.RUNNING, State.PAUSING):
-            self._transitions.wind(sandbox)
+        if runs:
             self._expiry.arm(sandbox)
 
     def switch_previews(self, sandbox: Sandbox, *, disabled: bool) -> bool:
@@ -243,8 +267,8 @@ class Sandboxes:
         """
         if sandbox.previews_disabled is disabled:
             return False
-        sandbox.previews_disabled = disabled
-        self._transitions.publish(sandbox)
+        with self._transitions.changing(sandbox):
+            sandbox.previews_disabled = disabled
         return True
 
     def touch(self, sandbox_id: str) -> None:

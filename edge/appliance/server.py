@@ -12,7 +12,6 @@ import asyncio
 import fcntl
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,15 +21,20 @@ from aiohttp import web
 
 from edge.appliance.app import build_app
 from edge.appliance.config import Config, ConfigError, read_config, read_edge_line
-from edge.appliance.demo import DemoFailed, start_demo
+from edge.appliance.demo import DemoFailed, end_demos, start_demo
 from edge.appliance.keys import SigningKeys
 from edge.appliance.log import capture_libraries, log_event
 from edge.appliance.parts import Parts, build_parts
 from edge.appliance.runtime import Runtime
+from edge.appliance.store import Store, StoreError
+from edge.core.records import State
 from edge.state.keyfiles import KeyFileError
 
 MAX_LINE = 1 << 20
 """Bytes of one line on standard input."""
+
+STATE_FILE = "state.sqlite"
+"""Name of the store in the data directory."""
 
 HANDLERS = 1.0
 """Seconds handlers may take to end once the sandboxes are gone."""
@@ -49,8 +53,8 @@ class ControlPlane:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.port = 0
-        self._home = config.data_dir / "sandboxes"
-        self._runtime = Runtime(self._home)
+        self._runtime = Runtime(config.data_dir / "sandboxes")
+        self._store: Store | None = None
         self._parts: Parts | None = None
         self._runner: web.AppRunner | None = None
         self._lock: int | None = None
@@ -62,17 +66,17 @@ class ControlPlane:
         return self._parts
 
     async def start(self) -> None:
-        """Clean up after an earlier run, then listen. Raises `StartError`."""
+        """Take over what an earlier run left, then listen. Raises `StartError`."""
         config = self.config
         self._lock = _own(config.data_dir)
         try:
             keys = SigningKeys(config.data_dir, log=log_event)
-            # Sandboxes end with the process that made them; what is left are their files.
-            await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
-            await self._runtime.start()
-        except (KeyFileError, OSError) as e:
+            self._store = Store(config.data_dir / STATE_FILE)
+            self._parts = build_parts(config, self._runtime, keys, self._store, log=log_event)
+            await self._runtime.start(sandbox.id for sandbox in self._parts.sandboxes.living())
+            await end_demos(self._parts)
+        except (KeyFileError, StoreError, OSError) as e:
             raise StartError(str(e)) from None
-        self._parts = build_parts(config, self._runtime, keys, log=log_event)
         self._runner = web.AppRunner(
             build_app(self._parts), access_log=None, shutdown_timeout=HANDLERS
         )
@@ -86,6 +90,11 @@ class ControlPlane:
         self.port = self._runner.addresses[0][1]
         self._parts.minter.reserved |= {self.port}
 
+    @property
+    def in_error(self) -> int:
+        """How many sandboxes are in error: after the start, those whose processes an earlier run took along."""
+        return sum(one.state is State.ERROR for one in self.parts.sandboxes.living())
+
     async def stop(self) -> None:
         """Accept nothing more, end every sandbox, then whatever still waits. Harmless when repeated."""
         runner, self._runner = self._runner, None
@@ -98,6 +107,8 @@ class ControlPlane:
         await self._runtime.close()
         if runner is not None:
             await runner.cleanup()
+        if self._store is not None:
+            self._store.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -112,7 +123,7 @@ async def serve(config: Config, next_line: NextLine | None, tell: Tell) -> None:
     plane = ControlPlane(config)
     try:
         await plane.start()
-        tell({"event": "listening", "port": plane.port})
+        tell({"event": "listening", "port": plane.port, "in_error": plane.in_error})
         following = plane.parts.scope.spawn(_follow(plane, next_line, tell, stop), name="follow")
         await stop.wait()
         following.cancel()

@@ -1,14 +1,19 @@
 """The transitions themselves: runtime, state, record and events change together here.
 
 Call them with the sandbox's lock held. Every change of state is a new version of the record; it goes to
-the feed first, so that edges know before anything happens to the processes.
+the store and then to the feed, so that edges know before anything happens to the processes.
+
+What a restart must not lose (that there is a sandbox, that there is none any more, what was set) does not
+happen while it cannot be written. Whether a sandbox runs or is paused means nothing after a restart, so
+that happens all the same.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from edge.appliance import lifecycle
 from edge.appliance.events import EventLog, Operation, Status
@@ -18,6 +23,7 @@ from edge.appliance.problems import CREATE_FAILED, PAUSE_FAILED, RESUME_FAILED, 
 from edge.appliance.registry import Registry
 from edge.appliance.runtime import NoSuchDirectory, NoSuchSandbox, PathEscape, SupervisorLost
 from edge.appliance.sandbox import API, Cause, Sandbox, Snapshot
+from edge.appliance.store import StoreError
 
 
 class Executions(Protocol):
@@ -39,7 +45,7 @@ class Executions(Protocol):
 class Transitions:
     """Carries transitions out. ``wall`` is Unix time, ``clock`` the loop's; both in seconds.
 
-    ``log`` hears of what the runtime could not do.
+    ``log`` hears of what the runtime or the store could not do.
     """
 
     def __init__(
@@ -66,18 +72,30 @@ class Transitions:
         """Hear of every sandbox whose state has changed."""
         self._listeners.append(callback)
 
-    async def start(self, sandbox: Sandbox, envs: dict[str, str], cwd: str | None) -> None:
-        """From creating to running. Raises `ApiError` (create_failed, invalid_request)."""
+    async def start(
+        self,
+        sandbox: Sandbox,
+        envs: dict[str, str],
+        cwd: str | None,
+        kept: Callable[[Sandbox], None],
+    ) -> None:
+        """From creating to running; ``kept`` writes what has to be in the store together with it.
+
+        Raises `ApiError` (create_failed, invalid_request).
+        """
         try:
             await self._runtime.create(sandbox.id, envs=envs, cwd=cwd)
+            with self.changing(sandbox):
+                self._begin(sandbox, Event.STARTED)
+                kept(sandbox)
         except Exception as e:
             self.move(sandbox, Event.FAILED)
             self._failed(sandbox, Operation.CREATE, API, "create_failed", e)
-            await self._remove(sandbox)
+            self.move(sandbox, Event.DESTROY)
+            await self._clear(sandbox)
             if isinstance(e, PathEscape | NoSuchDirectory):
                 raise invalid(f"cwd: {e}") from None
             raise ApiError(CREATE_FAILED) from e
-        self._run(sandbox, Event.STARTED)
         told: dict[str, object] = {"timeout_action": sandbox.timeout_action}
         self.emit(sandbox, Operation.CREATE, Status.SUCCEEDED, API, metadata=told)
 
@@ -118,8 +136,9 @@ class Transitions:
             self._failed(sandbox, Operation.RESUME_FROM_SNAPSHOT, cause, "resume_failed", e)
             raise ApiError(RESUME_FAILED) from e
         sandbox.snapshot = None
-        self._run(sandbox, Event.THAWED)
-        self._events.emit(
+        self._begin(sandbox, Event.THAWED)
+        self._advance(sandbox)
+        self._emit(
             Operation.RESUME_FROM_SNAPSHOT,
             Status.SUCCEEDED,
             sandbox_id=sandbox.id,
@@ -131,9 +150,15 @@ class Transitions:
         )
 
     async def destroy(self, sandbox: Sandbox, cause: Cause) -> None:
-        """From anywhere to destroyed. For clients it is gone whatever becomes of the processes."""
+        """From anywhere to destroyed. For clients it is gone whatever becomes of the processes.
+
+        Raises `StoreError`: it would be back after a restart, so it stays.
+        """
         self.emit(sandbox, Operation.DESTROY, Status.REQUESTED, cause)
-        await self._remove(sandbox)
+        with self.changing(sandbox):
+            sandbox.state = lifecycle.after(sandbox.state, Event.DESTROY)
+            sandbox.timeout_at = sandbox.deadline = None
+        await self._clear(sandbox)
         self.emit(sandbox, Operation.DESTROY, Status.SUCCEEDED, cause)
 
     def stay(self, sandbox: Sandbox) -> None:
@@ -149,14 +174,21 @@ class Transitions:
     def move(self, sandbox: Sandbox, event: Event) -> None:
         """The next state, told to edges."""
         sandbox.state = lifecycle.after(sandbox.state, event)
-        self.publish(sandbox)
-        for callback in self._listeners:
-            callback(sandbox)
+        self._advance(sandbox)
 
-    def publish(self, sandbox: Sandbox) -> None:
-        """A new version of its record, told to edges."""
-        sandbox.version += 1
-        self._feed.publish(sandbox.record())
+    @contextmanager
+    def changing(self, sandbox: Sandbox) -> Iterator[None]:
+        """What is changed in here is written, and then told to edges; or (`StoreError`) it is not changed."""
+        with self.keeping(sandbox):
+            yield
+            sandbox.version += 1
+        self._tell(sandbox)
+
+    @contextmanager
+    def keeping(self, sandbox: Sandbox) -> Iterator[None]:
+        """As `changing`, for what edges do not see."""
+        with self._registry.rows.changing(sandbox):
+            yield
 
     def emit(
         self,
@@ -168,7 +200,7 @@ class Transitions:
         metadata: dict[str, object] | None = None,
     ) -> None:
         """A lifecycle event that is about no snapshot."""
-        self._events.emit(
+        self._emit(
             operation,
             status,
             sandbox_id=sandbox.id,
@@ -177,13 +209,39 @@ class Transitions:
             metadata=metadata,
         )
 
-    def _run(self, sandbox: Sandbox, event: Event) -> None:
-        """A new incarnation begins to run, with its timeouts anew."""
+    def postpone(self, sandbox: Sandbox) -> None:
+        """From pausing back to running; a timeout that could do nothing must not be due again at once."""
+        self.wind(sandbox)
+        self.stay(sandbox)
+
+    def _begin(self, sandbox: Sandbox, event: Event) -> None:
+        """A new incarnation is to run, with its timeouts anew. Told to nobody yet."""
+        sandbox.state = lifecycle.after(sandbox.state, event)
         sandbox.incarnation += 1
         sandbox.started_at = self._wall()
         sandbox.last_activity = self._clock()
         self.wind(sandbox)
-        self.move(sandbox, event)
+
+    def _advance(self, sandbox: Sandbox) -> None:
+        """A new version, told to edges whether or not it can be written."""
+        sandbox.version += 1
+        try:
+            self._registry.rows.put(sandbox)
+        except StoreError as e:
+            self._log("state_not_written", sandbox=sandbox.id, error=str(e))
+        self._tell(sandbox)
+
+    def _tell(self, sandbox: Sandbox) -> None:
+        self._feed.publish(sandbox.record())
+        for callback in self._listeners:
+            callback(sandbox)
+
+    def _emit(self, operation: Operation, status: Status, **said: Any) -> None:
+        """What has happened has happened, whether or not its event can be written."""
+        try:
+            self._events.emit(operation, status, **said)
+        except StoreError as e:
+            self._log("event_not_written", sandbox=said["sandbox_id"], error=str(e))
 
     async def _unfreeze(self, sandbox: Sandbox) -> None:
         """Some processes may be frozen already: let them run on, as if nothing had been tried."""
@@ -193,24 +251,24 @@ class Transitions:
             self._log("sandbox_lost", sandbox=sandbox.id, error=repr(e))
             self.move(sandbox, Event.FAILED)
         else:
-            # A timeout that has just failed to pause it must not be due again at once.
-            self.wind(sandbox)
-            self.stay(sandbox)
+            self.postpone(sandbox)
 
-    async def _remove(self, sandbox: Sandbox) -> None:
-        sandbox.timeout_at = sandbox.deadline = None
-        self.move(sandbox, Event.DESTROY)
+    async def _clear(self, sandbox: Sandbox) -> None:
+        """End the processes of a destroyed sandbox, remove its files, keep its tombstone."""
         try:
             await self._runtime.destroy(sandbox.id)
         except Exception as e:  # noqa: BLE001 - it cannot be undone, only told
             self._log("destroy_incomplete", sandbox=sandbox.id, error=repr(e))
-        self._registry.bury(sandbox)
+        try:
+            self._registry.bury(sandbox)
+        except StoreError as e:
+            self._log("state_not_written", sandbox=sandbox.id, error=str(e))
 
     def _failed(
         self, sandbox: Sandbox, operation: Operation, cause: Cause, code: str, error: Exception
     ) -> None:
         self._log(code, sandbox=sandbox.id, error=repr(error))
-        self._events.emit(
+        self._emit(
             operation,
             Status.FAILED,
             sandbox_id=sandbox.id,
@@ -224,7 +282,7 @@ class Transitions:
         def emit(
             operation: Operation, status: Status, metadata: dict[str, object] | None = None
         ) -> None:
-            self._events.emit(
+            self._emit(
                 operation,
                 status,
                 sandbox_id=sandbox.id,

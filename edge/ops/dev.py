@@ -110,7 +110,8 @@ class Dev:
     async def _start(self) -> None:
         control_plane = await self._child("control plane", self._command)
         control_plane.tell(self._shared.for_control_plane())
-        api_port = _port(await control_plane.heard("listening"))
+        said = await control_plane.heard("listening")
+        api_port = _port(said)
         # Only now: until it listens, the directory may be another one's.
         door = Door(base_url(self._options.host, api_port), self._shared.service_token)
         self._kept.enter_context(kept(self._options.data_dir, door))
@@ -134,7 +135,8 @@ class Dev:
         for line in self._held or ():
             _print(line)
         self._held = None
-        _print(banner(addresses, demo))
+        in_error = said.get("in_error")
+        _print(banner(addresses, demo, in_error=in_error if isinstance(in_error, int) else 0))
 
     async def _child(self, name: str, command: Sequence[str]) -> Child:
         def complain(line: str) -> None:

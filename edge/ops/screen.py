@@ -21,8 +21,11 @@ class Addresses:
     data_dir: str
 
 
-def banner(addresses: Addresses, demo: Mapping[str, object] | None) -> str:
-    """The first screen. ``demo`` is what the control plane said about its demo sandbox."""
+def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error: int = 0) -> str:
+    """The first screen. ``demo`` is what the control plane said about its demo sandbox.
+
+    ``in_error`` sandboxes of an earlier run wait for somebody who needs their files, or kills them.
+    """
     rows = [
         ("API", addresses.api),
         ("API key", addresses.api_key),
@@ -38,7 +41,21 @@ def banner(addresses: Addresses, demo: Mapping[str, object] | None) -> str:
     lines += ["", "Commands in sandboxes run as you, on this machine. Ctrl-C ends everything."]
     if demo is not None:
         lines += ["The demo sandbox pauses after 20 s without activity; each wake is told below."]
+    if in_error:
+        lines += ["", *_left(addresses, in_error)]
     return "\n".join([*lines, ""])
+
+
+def _left(addresses: Addresses, in_error: int) -> list[str]:
+    many = in_error > 1
+    what = (
+        f"{in_error} sandboxes of an earlier run are" if many else "A sandbox of an earlier run is"
+    )
+    listed = f"{addresses.api}/v1/sandboxes?state=error"
+    return [
+        f"{what} in state error: the processes have ended, the files are kept until you kill it.",
+        f"  curl -s -H 'Authorization: Bearer {addresses.api_key}' '{listed}'",
+    ]
 
 
 def _commands(addresses: Addresses, demo: Mapping[str, object] | None) -> list[str]:

@@ -14,6 +14,7 @@ from edge.appliance.feed import Feed
 from edge.appliance.requests import TimeoutAction
 from edge.appliance.sandbox import Plan, Sandbox
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
 
 
@@ -48,8 +49,9 @@ class Scripted:
 class Stage:
     """Everything around the sandboxes, and the sandboxes. ``wall`` is the loop's time."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, store: Store) -> None:
         self.loop = loop
+        self.store = store
         self.runtime = Scripted()
         self.feed = Feed(0)
         self.edges = Edges()
@@ -60,6 +62,7 @@ class Stage:
         self.scope = Scope(lambda _, error: self.crashes.append(error))
         self.sandboxes = Sandboxes(
             self.runtime,
+            store,
             feed=self.feed,
             edges=self.edges,
             events=self.events,
@@ -105,13 +108,16 @@ class Stage:
         return [f"{event.operation} {event.status}" for event in events]
 
 
-def play(script: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
-    """Run a script in virtual time and clean up behind it."""
+def play(script: Callable[[Stage], Coroutine[Any, Any, None]], store: Store | None = None) -> None:
+    """Run a script in virtual time and clean up behind it; ``store`` may have been another stage's."""
 
     async def main(loop: VirtualLoop) -> None:
-        stage = Stage(loop)
+        kept = store or Store(None)
+        stage = Stage(loop, kept)
         await script(stage)
         stage.sandboxes.close()
         await stage.scope.close()
+        if store is None:
+            kept.close()
 
     run(main)

@@ -6,14 +6,15 @@ import pytest
 
 from edge.appliance.audit import MAX_TOLD, AuditFilter, AuditTrail, Deed, Doer
 from edge.appliance.grant import AuthMode, Grant
+from edge.appliance.store import Store
 
 
 class Bench:
     """A trail with a clock that the test sets."""
 
-    def __init__(self, max_entries: int = 100) -> None:
+    def __init__(self, store: Store, max_entries: int = 100) -> None:
         self.now = 1_700_000_000.123456
-        self.trail = AuditTrail(lambda: self.now, max_entries)
+        self.trail = AuditTrail(store, lambda: self.now, max_entries)
 
     def told(self, *, ascending: bool = True, **wanted: object) -> list[str]:
         """Everything that is wanted, as ``event sandbox code``."""
@@ -30,9 +31,9 @@ def _grant(number: int = 1) -> Grant:
     return Grant(f"pvg_{number}", f"sb_{number}", 80, 1.0, 2.0, 1.0, AuthMode.PROXY)
 
 
-def test_a_use_is_told_once_a_minute() -> None:
+def test_a_use_is_told_once_a_minute(store: Store) -> None:
     """Of each grant by itself, and again at once when the clock was set back."""
-    bench, first, second = Bench(), _grant(1), _grant(2)
+    bench, first, second = Bench(store), _grant(1), _grant(2)
     for _ in range(3):
         bench.trail.traffic(first)
         bench.trail.traffic(second)
@@ -47,9 +48,9 @@ def test_a_use_is_told_once_a_minute() -> None:
     assert bench.told() == ["used sb_1", "used sb_2", "used sb_1", "used sb_1"]
 
 
-def test_each_kind_of_failure_is_told_once_a_minute() -> None:
+def test_each_kind_of_failure_is_told_once_a_minute(store: Store) -> None:
     """Two that alternate do not flood it, and what is remembered for that is bounded."""
-    bench, grant = Bench(), _grant()
+    bench, grant = Bench(store), _grant()
     for _ in range(3):
         for code in ("a", "b"):
             bench.trail.traffic(grant, code)
@@ -60,9 +61,9 @@ def test_each_kind_of_failure_is_told_once_a_minute() -> None:
     assert len(grant.told) == MAX_TOLD
 
 
-def test_filters_order_and_pages() -> None:
+def test_filters_order_and_pages(store: Store) -> None:
     """By sandbox, grant, event, actor and time, both ends included; newest first unless asked."""
-    bench, grant = Bench(), _grant()
+    bench, grant = Bench(store), _grant()
     began = bench.now
     bench.trail.grant(Deed.CREATED, Doer.USER, grant)
     bench.now += 1
@@ -86,9 +87,9 @@ def test_filters_order_and_pages() -> None:
 
 
 @pytest.mark.parametrize("people", [False, True])
-def test_it_is_bounded_and_traffic_pushes_nobody_out(people: bool) -> None:
+def test_it_is_bounded_and_traffic_pushes_nobody_out(store: Store, people: bool) -> None:
     """The oldest go first, of what people did and of what traffic did each by itself."""
-    bench = Bench(max_entries=2)
+    bench = Bench(store, max_entries=2)
     bench.trail.previews(Deed.DISABLED, "sb_0", reason=None)
     bench.trail.traffic(_grant(0))
     for number in (1, 2, 3):

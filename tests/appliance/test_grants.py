@@ -14,6 +14,7 @@ from edge.appliance.grants import Grants
 from edge.appliance.keys import SigningKeys
 from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
+from edge.appliance.store import Store
 from edge.core.records import GrantRecord, GrantStatus, Transport
 from edge.core.target import Site
 from edge.state.port import Usage
@@ -24,7 +25,7 @@ ID = "sb_0123456789abcdef"
 class Bench:
     """Grants with a clock that the test sets."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Store) -> None:
         self.now = 1_700_000_000.25
         self.feed = Feed(0)
         minter = Minter(
@@ -33,8 +34,8 @@ class Bench:
             site=Site("edge.test", "https", 8443),
             reserved=frozenset({3000}),
         )
-        self.audit = AuditTrail(lambda: self.now)
-        self.grants = Grants(minter, self.feed, self.audit, lambda: self.now)
+        self.audit = AuditTrail(store, lambda: self.now)
+        self.grants = Grants(minter, self.feed, self.audit, store, lambda: self.now)
 
     def records(self) -> list[GrantRecord]:
         """What edges were told."""
@@ -50,9 +51,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, store: Store) -> Bench:
     """A fresh one."""
-    return Bench(tmp_path)
+    return Bench(tmp_path, store)
 
 
 @pytest.mark.parametrize(
@@ -162,18 +163,18 @@ def test_usage_is_added_up(bench: Bench) -> None:
     """Counters add, the first use stays, what cannot be is corrected, foreign usage is passed over."""
     grant = bench.grants.issue(ID, 80).grant
     bench.now += 1
-    bench.grants.count(Usage(ID, grant.id, requests=2, bytes_in=3, bytes_out=4))
+    bench.grants.count([Usage(ID, grant.id, requests=2, bytes_in=3, bytes_out=4)])
     first = bench.now
     bench.now += 1
-    bench.grants.count(Usage(ID, grant.id, websockets=1, bytes_in=1, last_error_code="x" * 500))
+    bench.grants.count([Usage(ID, grant.id, websockets=1, bytes_in=1, last_error_code="x" * 500)])
     assert (grant.requests, grant.websockets, grant.bytes_in, grant.bytes_out) == (2, 1, 4, 4)
     assert (grant.first_used_at, grant.last_used_at) == (first, bench.now)
     assert grant.last_error_code == "x" * 100 and grant.last_error_at == bench.now
     for told in (float("nan"), float("inf"), -1.0, 1e300):
-        bench.grants.count(Usage(ID, grant.id, last_error_code="y", last_error_at=told))
+        bench.grants.count([Usage(ID, grant.id, last_error_code="y", last_error_at=told)])
         assert grant.last_error_at == bench.now
-    bench.grants.count(Usage("sb_other", grant.id, requests=9))
-    bench.grants.count(Usage(ID, "pvg_unknown", requests=9))
+    bench.grants.count([Usage("sb_other", grant.id, requests=9)])
+    bench.grants.count([Usage(ID, "pvg_unknown", requests=9)])
     assert grant.requests == 2
     assert bench.told() == [
         "user created", "visitor used", f"visitor failed {'x' * 100}", "visitor failed y",
@@ -183,12 +184,12 @@ def test_usage_is_added_up(bench: Bench) -> None:
 def test_bytes_of_a_long_exchange_are_use(bench: Bench) -> None:
     """A WebSocket that was counted long ago keeps its grant's last use up to date; errors do not."""
     grant = bench.grants.issue(ID, 80).grant
-    bench.grants.count(Usage(ID, grant.id, websockets=1))
+    bench.grants.count([Usage(ID, grant.id, websockets=1)])
     bench.now += 100
-    bench.grants.count(Usage(ID, grant.id, bytes_out=1))
+    bench.grants.count([Usage(ID, grant.id, bytes_out=1)])
     assert grant.last_used_at == bench.now
     bench.now += 1
-    bench.grants.count(Usage(ID, grant.id, active=False, last_error_code="e"))
+    bench.grants.count([Usage(ID, grant.id, active=False, last_error_code="e")])
     assert (grant.last_used_at, grant.last_error_at) == (bench.now - 1, bench.now)
 
 

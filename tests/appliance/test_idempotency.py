@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edge.appliance.idempotency import LIFETIME, Idempotency
+from edge.appliance.idempotency import LIFETIME, Idempotency, Keep
 from edge.appliance.problems import ApiError
+from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
 
 
@@ -19,11 +20,12 @@ class Maker:
         self.made = 0
         self.fail = False
 
-    async def make(self) -> int:
+    async def make(self, keep: Keep[int]) -> int:
         await asyncio.sleep(0)
         if self.fail:
             raise ValueError("not now")
         self.made += 1
+        keep(self.made)
         return self.made
 
 
@@ -35,18 +37,18 @@ async def scope() -> AsyncIterator[Scope]:
     await scope.close()
 
 
-async def test_concurrent_and_later_repeats_get_one_answer(scope: Scope) -> None:
+async def test_concurrent_and_later_repeats_get_one_answer(scope: Scope, store: Store) -> None:
     """Ten callers at once and one later: made once."""
-    maker, keys = Maker(), Idempotency[int](scope, lambda: 0.0)
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: 0.0)
     calls = (keys.once("k", b"body", maker.make) for _ in range(10))
     assert await asyncio.gather(*calls) == [1] * 10
     assert await keys.once("k", b"body", maker.make) == 1
     assert await keys.once("other", b"body", maker.make) == 2
 
 
-async def test_another_body_is_a_conflict(scope: Scope) -> None:
+async def test_another_body_is_a_conflict(scope: Scope, store: Store) -> None:
     """A key belongs to the request it came with first."""
-    maker, keys = Maker(), Idempotency[int](scope, lambda: 0.0)
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: 0.0)
     await keys.once("k", b"body", maker.make)
     with pytest.raises(ApiError) as refused:
         await keys.once("k", b"another", maker.make)
@@ -54,9 +56,9 @@ async def test_another_body_is_a_conflict(scope: Scope) -> None:
     assert refused.value.problem.status == 409
 
 
-async def test_a_failure_is_shared_and_then_forgotten(scope: Scope) -> None:
+async def test_a_failure_is_shared_and_then_forgotten(scope: Scope, store: Store) -> None:
     """All who waited hear of it; the next one tries anew."""
-    maker, keys = Maker(), Idempotency[int](scope, lambda: 0.0)
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: 0.0)
     maker.fail = True
     calls = (keys.once("k", b"body", maker.make) for _ in range(3))
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -65,10 +67,10 @@ async def test_a_failure_is_shared_and_then_forgotten(scope: Scope) -> None:
     assert await keys.once("k", b"body", maker.make) == 1
 
 
-async def test_keys_expire_and_are_bounded(scope: Scope) -> None:
+async def test_keys_expire_and_are_bounded(scope: Scope, store: Store) -> None:
     """An old key is free again, and the number of keys has an end."""
     now = 0.0
-    maker, keys = Maker(), Idempotency[int](scope, lambda: now, max_keys=3)
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: now, max_keys=3)
     await keys.once("k", b"body", maker.make)
     now = LIFETIME
     assert await keys.once("k", b"another", maker.make) == 2
@@ -77,9 +79,9 @@ async def test_keys_expire_and_are_bounded(scope: Scope) -> None:
     assert len(keys) <= 3
 
 
-async def test_a_caller_who_leaves_does_not_cancel(scope: Scope) -> None:
+async def test_a_caller_who_leaves_does_not_cancel(scope: Scope, store: Store) -> None:
     """The answer is there for the one who comes back."""
-    maker, keys = Maker(), Idempotency[int](scope, lambda: 0.0)
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: 0.0)
     caller = asyncio.create_task(keys.once("k", b"body", maker.make))
     await asyncio.sleep(0)
     caller.cancel()

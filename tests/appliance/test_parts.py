@@ -12,38 +12,38 @@ from edge.appliance.keys import SigningKeys
 from edge.appliance.parts import build_parts
 from edge.appliance.problems import SANDBOX_NOT_FOUND, ApiError
 from edge.appliance.runtime import Runtime
+from edge.appliance.store import Store
 from edge.core.target import Site
 
 
-async def test_ports_of_our_own_cannot_be_previewed(tmp_path: Path) -> None:
+async def test_ports_of_our_own_cannot_be_previewed(tmp_path: Path, store: Store) -> None:
     """The API's, the edge's and what is reserved besides, before and after the edge is known."""
     settings = config(tmp_path, port=3000)
-    parts = build_parts(settings, Runtime(tmp_path / "s"), SigningKeys(tmp_path), log=print)
+    parts = build_parts(settings, Runtime(tmp_path / "s"), SigningKeys(tmp_path), store, log=print)
     assert {3000, 3002, 8443} <= parts.minter.reserved
     parts.set_edge(EdgeLine(public_port=4001, reserved_ports=(4002,)), 4000)
     assert parts.minter.reserved == {4000, 4001, 4002}
     assert parts.minter.site == Site("edge.test", "https", 4001)
 
 
-async def test_a_cursor_of_an_earlier_run_is_not_of_this_one(tmp_path: Path) -> None:
-    """The log starts from the clock, so an edge that comes back after a restart is told to resync."""
+async def test_a_cursor_of_an_earlier_run_is_not_of_this_one(tmp_path: Path, store: Store) -> None:
+    """The log starts above it, so an edge that comes back after a restart is told to resync."""
     key, runtime = SigningKeys(tmp_path), Runtime(tmp_path / "s")
     runs = [
-        build_parts(config(tmp_path), runtime, key, log=print, wall=lambda now=now: now).feed
+        build_parts(config(tmp_path), runtime, key, store, log=print, wall=lambda now=now: now).feed
         for now in (1_700_000_000.0, 1_700_000_001.0)
     ]
     assert runs[1].since(runs[0].cursor) is None
 
 
-async def test_refusals_are_not_logged_as_crashes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_refusals_are_not_logged_as_crashes(tmp_path: Path, store: Store) -> None:
     """A task that ends with an `ApiError` was answered; any other exception is a line in the log."""
     logged: list[str] = []
     parts = build_parts(
         config(tmp_path),
         Runtime(tmp_path / "s"),
         SigningKeys(tmp_path),
+        store,
         log=lambda event, **fields: logged.append(f"{event} {fields['task']}"),
     )
 

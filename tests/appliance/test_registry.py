@@ -7,6 +7,7 @@ import pytest
 from edge.appliance.problems import ApiError
 from edge.appliance.registry import SNAPSHOTS, Registry
 from edge.appliance.sandbox import Plan, Sandbox, Snapshot
+from edge.appliance.store import Store
 from edge.core.records import State
 
 
@@ -21,10 +22,10 @@ def _code(call: object) -> str:
     return refused.value.problem.code
 
 
-def test_the_destroyed_are_remembered_and_then_forgotten() -> None:
+def test_the_destroyed_are_remembered_and_then_forgotten(store: Store) -> None:
     """A tombstone is found but not got; the oldest makes room and is told."""
     forgotten: list[str] = []
-    registry = Registry(forgotten.append, max_tombstones=1)
+    registry = Registry(store, forgotten.append, max_tombstones=1)
     first, second = _sandbox("sb_1"), _sandbox("sb_2")
     for sandbox in (first, second):
         registry.add(sandbox)
@@ -39,9 +40,9 @@ def test_the_destroyed_are_remembered_and_then_forgotten() -> None:
     assert forgotten == ["sb_1"]
 
 
-def test_old_snapshots_still_lead_to_the_sandbox_up_to_a_number() -> None:
+def test_old_snapshots_still_lead_to_the_sandbox_up_to_a_number(store: Store) -> None:
     """A client may hold a snapshot id from before; it is dropped with the sandbox, or when too old."""
-    registry = Registry(lambda _: None)
+    registry = Registry(store, lambda _: None)
     sandbox = _sandbox("sb_1")
     registry.add(sandbox)
     for number in range(SNAPSHOTS + 1):

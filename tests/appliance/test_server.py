@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -105,7 +106,7 @@ async def test_every_end_is_clean(start: Any, how: str, tmp_path: Path) -> None:
     # It is dead; only whoever inherits orphans on this machine has to notice.
     await until(lambda: not _alive(pid))
     left = {entry.name for entry in (tmp_path / "data").iterdir()}
-    assert left <= {"lock", "signing-key.pem", "sandboxes"}
+    assert left <= {"lock", "signing-key.pem", "sandboxes", "state.sqlite"}
 
 
 async def test_the_edge_is_awaited_before_the_demo(start: Any) -> None:
@@ -145,17 +146,46 @@ async def test_a_line_that_is_none_ends_it(start: Any) -> None:
     assert "public_port" in json.loads(text)["error"]
 
 
-async def test_a_kill_leaves_a_mess_that_the_next_start_cleans(start: Any, tmp_path: Path) -> None:
-    """Directories of a run that was killed are gone when the next one listens."""
+async def test_what_a_killed_run_leaves(start: Any, tmp_path: Path) -> None:
+    """The files of a sandbox are kept, and told of; what belongs to none is gone when the next one listens."""
     child = await start()
     await _exec((await child.said())["port"], "echo x > file")
     child.process.kill()
     await child.end()
     sandboxes = tmp_path / "data" / "sandboxes"
-    assert list(sandboxes.iterdir())
+    (sandbox,) = sandboxes.iterdir()
+    (sandboxes / "sb_unheard0f" / "workspace").mkdir(parents=True)
+    (sandboxes / "stray").write_text("x")
     second = await start()
-    await second.said()
-    assert list(sandboxes.iterdir()) == []
+    assert (await second.said())["in_error"] == 1
+    assert list(sandboxes.iterdir()) == [sandbox]
+    assert (sandbox / "workspace" / "file").read_text() == "x\n"
+
+
+async def test_the_state_is_for_this_user_only(tmp_path: Path) -> None:
+    """The file and its companions."""
+    async with Service(tmp_path) as service:
+        await service.create()
+        files = [path for path in tmp_path.iterdir() if path.name.startswith("state.sqlite")]
+        assert files and {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+@pytest.mark.parametrize("text", ["no database", "damaged"])
+async def test_a_state_that_cannot_be_read_is_told(start: Any, tmp_path: Path, text: str) -> None:
+    """One line that names the way out, status 2; not a file is touched."""
+    file = tmp_path / "data" / "state.sqlite"
+    (tmp_path / "data" / "sandboxes" / "sb_12345678").mkdir(parents=True)
+    if text == "no database":
+        file.write_bytes(b"this is no database, and long enough to be taken for one\n" * 100)
+    else:
+        database = sqlite3.connect(file)
+        database.execute("CREATE TABLE sandboxes (id NOT NULL PRIMARY KEY, body TEXT NOT NULL)")
+        database.execute("INSERT INTO sandboxes VALUES ('sb_12345678', '{\"state\": \"dancing\"}')")
+        database.commit()
+        database.close()
+    status, told = await (await start()).end()
+    assert status == 2 and told.count("\n") == 1 and "another data directory" in told
+    assert (tmp_path / "data" / "sandboxes" / "sb_12345678").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ async def info(request: web.Request) -> web.Response:
     """``POST S/files/info``: one entry; the client asks for it after a streamed write."""
     wanted = await read(request, FilePath)
     the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
+    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
         with told():
             return answer(await _info(the_parts.runtime, sandbox.id, wanted.path))
 
@@ -68,7 +68,7 @@ async def list_files(request: web.Request) -> web.Response:
     # The client's default; of the root there is nothing to show but the work tree.
     path = WORK_TREE if path == "/" else path
     the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
+    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
         with told():
             found = await the_parts.runtime.list_dir(sandbox.id, path, depth)
     return answer([_view(entry) for entry in found])
@@ -95,7 +95,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def _read(request: web.Request, path: str) -> bytes:
     the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
+    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
         with told():
             return await the_parts.runtime.read_file(sandbox.id, path, MAX_FILE)
 

@@ -21,6 +21,7 @@ from edge.appliance.api.http import (
     sandbox_id,
     whole,
 )
+from edge.appliance.idempotency import Keep
 from edge.appliance.lifecycle import published
 from edge.appliance.parts import Parts
 from edge.appliance.problems import (
@@ -54,7 +55,7 @@ async def create(request: web.Request) -> web.Response:
     # Of the meaning, not of the bytes: a client may write the same object in another order.
     meaning = json.dumps(read_json(body or b"{}"), sort_keys=True).encode()
     made = await the_parts.creates.once(
-        key, hashlib.sha256(meaning).digest(), lambda: _create(the_parts, wanted)
+        key, hashlib.sha256(meaning).digest(), lambda keep: _create(the_parts, wanted, keep)
     )
     return answer(made, 201)
 
@@ -147,7 +148,11 @@ def _offered(wanted: Create) -> None:
         raise ApiError(WARM_POOL_UNAVAILABLE)
 
 
-async def _create(the_parts: Parts, wanted: Create) -> Json:
+def _forget(_: Json) -> None:
+    """There is no key to keep the answer under."""
+
+
+async def _create(the_parts: Parts, wanted: Create, keep: Keep[Json] = _forget) -> Json:
     network = wanted.network
     token = None
     if network is not None and network.allow_public_traffic is False:
@@ -171,6 +176,9 @@ async def _create(the_parts: Parts, wanted: Create) -> Json:
         cwd=wanted.cwd,
         timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
         timeout_action=wanted.action,
+        # Without the token: only its digest is ever written. A repeat while we run gets it from memory; after
+        # a restart it would open a sandbox that runs no more.
+        kept=lambda sandbox: keep(sandbox_view(sandbox)),
     )
     return sandbox_view(sandbox, traffic_access_token=token)
 

@@ -13,7 +13,8 @@ from edge.appliance.problems import ApiError
 from edge.appliance.readiness import wait_ready
 from edge.appliance.requests import LONGEST_TIMEOUT_MS, LONGEST_TTL, Readiness
 from edge.appliance.runtime import Command
-from edge.appliance.sandbox import Plan
+from edge.appliance.sandbox import RESTART, Plan, Sandbox
+from edge.appliance.store import Store
 
 INACTIVITY = 20.0
 """Seconds without activity after which the demo pauses."""
@@ -44,8 +45,28 @@ class Demo:
         return f"{self.url}#ws={quote(self.websocket_url, safe='')}"
 
 
+async def end_demos(parts: Parts) -> None:
+    """Remove the demos of earlier runs: of what their visitors saw nothing is left. Raises `StoreError`."""
+    _declare(parts.store)
+    for (sandbox_id,) in parts.store.read("SELECT sandbox_id FROM demos"):
+        try:
+            await parts.sandboxes.destroy(parts.sandboxes.get(sandbox_id), RESTART)
+        except ApiError:
+            pass  # Somebody has killed it already.
+        parts.store.write("DELETE FROM demos WHERE sandbox_id = ?", (sandbox_id,))
+
+
+def _declare(store: Store) -> None:
+    store.declare("CREATE TABLE IF NOT EXISTS demos (sandbox_id TEXT PRIMARY KEY)")
+
+
 async def start_demo(parts: Parts) -> Demo:
     """Create the sandbox, start the app, wait until it listens. Raises `DemoFailed`."""
+    _declare(parts.store)
+
+    def mark(sandbox: Sandbox) -> None:
+        parts.store.write("INSERT INTO demos VALUES (?)", (sandbox.id,))
+
     plan = Plan(
         template="demo",
         vcpus=1,
@@ -65,6 +86,7 @@ async def start_demo(parts: Parts) -> Demo:
             cwd=None,
             timeout_ms=LONGEST_TIMEOUT_MS,
             timeout_action="hibernate",
+            kept=mark,
         )
         for _ in range(ATTEMPTS):
             port = _free_port()

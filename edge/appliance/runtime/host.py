@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge.appliance.runtime.files import WORKSPACE
@@ -37,9 +37,22 @@ class Runtime:
         self._cgroups = cgroups
         self._sandboxes: dict[str, Sandbox] = {}
 
-    async def start(self) -> None:
-        """Make the data directory. What an earlier run left in it is neither used nor removed."""
+    async def start(self, kept: Iterable[str] = ()) -> None:
+        """Make the data directory, and take over the files of these sandboxes of an earlier run.
+
+        Their processes are gone, and so is everything else in there: it belongs to nobody.
+        """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for sandbox_id in kept:
+            folder = self._root / sandbox_id
+            # Somebody may have removed it meanwhile.
+            (folder / "workspace").mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sandboxes[sandbox_id] = Sandbox(
+                sandbox_id, folder, envs={}, cwd=WORKSPACE, cgroups=self._cgroups
+            )
+        for left in list(self._root.iterdir()):
+            if left.name not in self._sandboxes:
+                await asyncio.to_thread(_remove, left)
 
     async def close(self) -> None:
         """Kill every process of every sandbox; their directories stay."""
