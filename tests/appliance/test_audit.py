@@ -99,3 +99,37 @@ def test_it_is_bounded_and_traffic_pushes_nobody_out(store: Store, people: bool)
             bench.trail.traffic(_grant(number))
     kept = ["used sb_0", "created sb_2", "created sb_3"] if people else None
     assert bench.told() == (kept or ["disabled sb_0", "used sb_2", "used sb_3"])
+
+
+def test_it_goes_on_after_a_restart(store: Store) -> None:
+    """The same entries, no more than the bound in the file, and ids that grow on."""
+    before = Bench(store, max_entries=2)
+    for number in range(4):
+        before.trail.grant(Deed.CREATED, Doer.USER, _grant(number))
+        before.trail.traffic(_grant(number), "code")
+    before.trail.previews(Deed.DISABLED, "sb_9", reason="why")
+    after = Bench(store, max_entries=2)
+    wanted = {"offset": 0, "limit": 99, "ascending": True}
+    entries = before.trail.select(AuditFilter(), **wanted)[0]
+    assert after.trail.select(AuditFilter(), **wanted)[0] == entries and len(entries) == 4
+    assert store.read("SELECT count(*) FROM audit") == [(4,)]
+    after.trail.previews(Deed.ENABLED, "sb_9", reason=None)
+    assert after.trail.select(AuditFilter(), **wanted)[0][-1].id == entries[-1].id + 1
+
+
+def test_what_is_taken_back_was_never_told(store: Store) -> None:
+    """Of several entries in one transaction, with those they had pushed out."""
+    bench = Bench(store, max_entries=2)
+    for number in range(2):
+        bench.trail.previews(Deed.DISABLED, f"sb_{number}", reason=None)
+    told = bench.told()
+
+    def fail() -> None:
+        with store.transaction():
+            for number in range(3):
+                bench.trail.previews(Deed.ENABLED, f"sb_{number}", reason=None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert bench.told() == told == Bench(store, max_entries=2).told()

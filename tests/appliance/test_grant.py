@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
-from edge.appliance.grant import AuthMode, Grant
+from edge.appliance.grant import AuthMode, Grant, from_document, to_document
 from edge.core.records import GrantStatus, Transport
 
 
@@ -35,3 +38,16 @@ def test_the_record_says_what_the_grant_is_for() -> None:
     assert (record.id, record.sandbox_id, record.port) == ("pvg_1", "sb_1", 80)
     assert (record.kinds, record.expires_at, record.version) == ({Transport.HTTP}, 2.0, 7)
     assert (AuthMode.PROXY.transport, AuthMode.DIRECT.transport) == ("header", "query")
+
+
+def test_a_grant_is_the_same_after_it_was_written() -> None:
+    """Every field and counter: nobody forgets to write a new one."""
+    grant = Grant(
+        *("pvg_1", "sb_1", 80, 1.5, 2.5, 3.5, AuthMode.PROXY, (Transport.HTTP,), 7),
+        *(4.5, 5.5, 6.5, 7.5, 8, 9, 10, 2**70, "code", 11.5),
+    )
+    again = from_document(json.loads(json.dumps(to_document(grant))))
+    for field in dataclasses.fields(Grant):
+        if field.name != "told":
+            assert getattr(again, field.name) == getattr(grant, field.name), field.name
+            assert getattr(grant, field.name) != field.default

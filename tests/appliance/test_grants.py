@@ -14,7 +14,7 @@ from edge.appliance.grants import Grants
 from edge.appliance.keys import SigningKeys
 from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
-from edge.appliance.store import Store
+from edge.appliance.store import Store, StoreError
 from edge.core.records import GrantRecord, GrantStatus, Transport
 from edge.core.target import Site
 from edge.state.port import Usage
@@ -210,3 +210,83 @@ def test_grants_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     assert [grant.port for grant in bench.grants.of(ID, 81)] == [81]
     bench.grants.forget(ID)
     assert bench.grants.of(ID) == [] and bench.grants.record(old[2].id) is None
+
+
+# --- After a restart ---------------------------------------------------------------------------------
+
+
+def _again(bench: Bench, folder: Path, store: Store) -> Bench:
+    """The same after a restart; the clock goes on."""
+    after = Bench(folder, store)
+    after.now = bench.now
+    return after
+
+
+def test_grants_are_what_they_were(bench: Bench, tmp_path: Path, store: Store) -> None:
+    """Revoked stays revoked, disabled disabled, counters count on, and the trail tells of all of it."""
+    revoked, disabled, used = (bench.grants.issue(ID, 80).grant for _ in range(3))
+    bench.grants.revoke(ID, revoked.id)
+    bench.grants.disable(disabled.id, "why")
+    bench.grants.count([Usage(ID, used.id, requests=2, bytes_in=3, last_error_code="code")])
+    told = bench.told()
+    after = _again(bench, tmp_path, store)
+    assert [grant.status(after.now).value for grant in after.grants.of(ID)] == [
+        "revoked", "disabled", "active",
+    ]  # fmt: skip
+    assert after.told() == told
+    after.grants.count([Usage(ID, used.id, requests=1, bytes_out=4)])
+    (again,) = [grant for grant in after.grants.of(ID) if grant.id == used.id]
+    assert (again.requests, again.bytes_in, again.bytes_out) == (3, 3, 4)
+    assert (again.first_used_at, again.last_error_code) == (bench.now, "code")
+
+
+def test_versions_begin_above_the_floor(bench: Bench, tmp_path: Path, store: Store) -> None:
+    """Of all that may still change: an edge believes a revocation whatever it saw before a power cut."""
+    active, revoked = (bench.grants.issue(ID, 80).grant for _ in range(2))
+    bench.grants.revoke(ID, revoked.id)
+    after = _again(bench, tmp_path, store)
+    after.grants.reconcile(1000)
+    assert [grant.version for grant in after.grants.of(ID)] == [1001, 2]
+    after.grants.revoke(ID, active.id)
+    assert after.records()[-1].version == 1002
+    assert [grant.version for grant in _again(after, tmp_path, store).grants.of(ID)] == [1002, 2]
+
+
+def test_what_was_dropped_stays_dropped(
+    bench: Bench, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sandbox that was forgotten, and ended ones that made room."""
+    monkeypatch.setattr(module, "ENDED_LIMIT", 1)
+    first, second = (bench.grants.issue(ID, 80).grant for _ in range(2))
+    for grant in (first, second):
+        bench.grants.revoke(ID, grant.id)
+    bench.grants.issue(ID, 81)
+    bench.grants.issue("sb_other", 80)
+    bench.grants.forget("sb_other")
+    after = _again(bench, tmp_path, store).grants
+    assert after.of("sb_other") == []
+    assert [grant.id for grant in after.of(ID)] == [grant.id for grant in bench.grants.of(ID)]
+    assert first.id not in [grant.id for grant in after.of(ID)]
+
+
+def test_what_cannot_be_written_has_not_happened(bench: Bench, store: Store) -> None:
+    """No grant, no revocation, no count, no line of the trail, and no word to an edge; later it works."""
+    grant = bench.grants.issue(ID, 80).grant
+    usage = Usage(ID, grant.id, requests=1)
+    told, records = bench.told(), bench.records()
+    acts = [
+        lambda: bench.grants.issue(ID, 80),
+        lambda: bench.grants.revoke(ID, grant.id),
+        lambda: bench.grants.disable(grant.id),
+        lambda: bench.grants.count([usage, usage]),
+    ]
+    store.write("PRAGMA query_only = ON")
+    for act in acts:
+        with pytest.raises(StoreError):
+            act()
+    assert bench.grants.of(ID) == [grant]
+    assert (grant.status(bench.now), grant.version, grant.requests) == (GrantStatus.ACTIVE, 1, 0)
+    assert (bench.told(), bench.records()) == (told, records)
+    store.write("PRAGMA query_only = OFF")
+    bench.grants.count([usage, usage])
+    assert bench.grants.revoke(ID, grant.id).requests == 2

@@ -89,3 +89,38 @@ async def test_a_caller_who_leaves_does_not_cancel(scope: Scope, store: Store) -
         await caller
     assert await keys.once("k", b"body", maker.make) == 1
     assert maker.made == 1
+
+
+async def test_an_answer_outlives_a_restart(scope: Scope, store: Store) -> None:
+    """What was kept of it, under its key and fingerprint, for the rest of its time; any bytes may be a key."""
+    now = 1000.0
+    maker, key = Maker(), "k\udcff"
+    before = Idempotency[int](scope, store, lambda: now)
+    assert await before.once(key, b"body", maker.make) == 1
+    now += LIFETIME - 1
+    after = Idempotency[int](scope, store, lambda: now)
+    assert await after.once(key, b"body", maker.make) == 1
+    with pytest.raises(ApiError, match="idempotency_conflict"):
+        await after.once(key, b"another", maker.make)
+    now += 1
+    assert await after.once(key, b"another", maker.make) == 2
+    assert store.read("SELECT count(*) FROM creates") == [(1,)]
+
+
+async def test_what_was_not_made_is_not_remembered(scope: Scope, store: Store) -> None:
+    """A failure, and one that is still under way when everything ends."""
+    maker, keys = Maker(), Idempotency[int](scope, store, lambda: 0.0)
+    maker.fail = True
+    with pytest.raises(ValueError, match="not now"):
+        await keys.once("failed", b"", maker.make)
+
+    async def never(_: Keep[int]) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    waiting = asyncio.create_task(keys.once("under way", b"", never))
+    await asyncio.sleep(0)
+    assert len(Idempotency[int](scope, store, lambda: 0.0)) == 0
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
-from edge.appliance.sandbox import Plan, Sandbox
+from edge.appliance.sandbox import Plan, Sandbox, Snapshot, from_document, to_document
 from edge.core.records import State
 
 
@@ -24,3 +27,20 @@ def test_a_route_exists_exactly_while_it_runs(state: State) -> None:
     assert record.mask_request_host == "localhost:${PORT}"
     assert record.traffic_token_sha256 == "ab" * 32
     assert sandbox.idle_at == 5.0
+
+
+def test_a_sandbox_is_the_same_after_it_was_written() -> None:
+    """Every field, except those of the loop's clock and what runs now: nobody forgets to write a new one."""
+    plan = Plan("t", 2, 3, "/c", {"a": [1, None]}, True, 5.0, {"hit": False}, "h", "ab" * 32)
+    sandbox = Sandbox(
+        *("sb_1", 9, plan, 1.25, 1000, "destroy", State.PAUSED, 3, 2, 4.5, 6.5),
+        previews_disabled=True,
+        snapshot=Snapshot("snap_1", "sb_1", 5, 1.0),
+        snapshots=["snap_0", "snap_1"],
+    )
+    again = from_document(json.loads(json.dumps(to_document(sandbox))))
+    passing = {"deadline", "last_activity", "calls", "lock"}
+    for field in dataclasses.fields(Sandbox):
+        if field.name not in passing:
+            assert getattr(again, field.name) == getattr(sandbox, field.name), field.name
+            assert field.name in ("id", "plan") or getattr(sandbox, field.name) != field.default

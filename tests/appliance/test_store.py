@@ -104,3 +104,70 @@ def test_a_newer_file_is_not_touched(path: Path) -> None:
     raw.close()
     with pytest.raises(StoreError, match="newer version"):
         Store(path)
+
+
+def test_what_is_not_written_is_undone(path: Path) -> None:
+    """The newest first, also what a part of the transaction said; not what was written before."""
+    store, undone = opened(path), []
+    with store.transaction():
+        store.otherwise(lambda: undone.append("written"))
+
+    def fail() -> None:
+        with store.transaction():
+            store.otherwise(lambda: undone.append("first"))
+            with store.transaction():
+                store.otherwise(lambda: undone.append("second"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert undone == ["second", "first"]
+    store.close()
+
+
+def test_a_full_disk_takes_the_transaction_back(path: Path) -> None:
+    """Where the commit fails, too: in the file, in memory, and the next transaction is one of its own."""
+    script = (
+        "import pathlib, resource, sys\n"
+        "from edge.appliance.store import StoreError\n"
+        "from tests.appliance.test_store import opened\n"
+        f"store = opened(pathlib.Path({str(path)!r}))\n"
+        "unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, unlimited[1]))\n"
+        "undone = []\n"
+        "try:\n"
+        "    with store.transaction():\n"
+        "        store.otherwise(lambda: undone.append(True))\n"
+        "        for n in range(1000):\n"
+        "            store.write('INSERT INTO things VALUES (?, ?)', ('x' * 100 + str(n), n))\n"
+        "except StoreError as e:\n"
+        "    assert undone == [True], undone\n"
+        "else:\n"
+        "    sys.exit('the disk was not full')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)\n"
+        "store.write('INSERT INTO things VALUES (?, ?)', ('later', 1))\n"
+        "assert store.read('SELECT id FROM things') == [('later',)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    store = opened(path)
+    assert store.read("SELECT id FROM things") == [("later",)]
+    store.close()
+
+
+def test_the_file_is_for_this_user_only(path: Path) -> None:
+    """Also its companions; whatever the umask."""
+    store = opened(path)
+    store.write("INSERT INTO things VALUES ('a', 1)")
+    modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    names = (path.name, f"{path.name}-wal", f"{path.name}-shm")
+    assert modes == dict.fromkeys(names, 0o600)
+    store.close()
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """As what it is: a file that cannot be used."""
+    with pytest.raises(StoreError, match="another data directory"):
+        Store(tmp_path / "none" / "state.sqlite")

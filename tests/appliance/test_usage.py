@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from edge.appliance import usage as module
-from edge.appliance.store import Store
+from edge.appliance.store import Store, StoreError
 from edge.appliance.usage import UsageCounter
 from edge.state.port import Usage, UsageBatch
 
@@ -62,3 +62,42 @@ def test_the_number_of_edges_is_bounded(monkeypatch: pytest.MonkeyPatch, store: 
         counter.take(_batch(edge, 1))
     assert not counter.take(_batch("a", 1))
     assert counter.take(_batch("b", 1))
+
+
+def test_a_batch_that_comes_again_after_a_restart_counts_once(store: Store) -> None:
+    """The edge never heard that it was counted; numbers of any size."""
+    seen = Seen()
+    for _ in range(2):
+        counter = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+        counter.take(_batch("a", 7))
+        counter.take(_batch("b", 10**30))
+    assert seen.counted == [1, 1]
+    assert counter.take(_batch("a", 8))
+
+
+def test_what_cannot_be_counted_is_not_remembered(store: Store) -> None:
+    """The same batch is counted when it comes again; a restart does not know of it either."""
+    seen = Seen()
+    counter = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    store.write("PRAGMA query_only = ON")
+    with pytest.raises(StoreError):
+        counter.take(_batch("a", 1))
+    store.write("PRAGMA query_only = OFF")
+    assert seen.touched == []
+    again = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    assert counter.take(_batch("a", 1)) and again.take(_batch("a", 1))
+
+
+def test_the_one_silent_for_longest_is_forgotten_also_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """The order of silence outlives a restart."""
+    monkeypatch.setattr(module, "MAX_EDGES", 2)
+    seen = Seen()
+    before = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    for edge, sequence in [("a", 1), ("b", 1), ("a", 2)]:
+        before.take(_batch(edge, sequence))
+    after = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    after.take(_batch("c", 1))
+    assert store.read("SELECT edge FROM edges ORDER BY rowid") == [("a",), ("c",)]
+    assert not after.take(_batch("a", 2))
