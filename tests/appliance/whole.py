@@ -17,7 +17,7 @@ from service import TOKEN, Service
 from edge.appliance.api.operator import PREFIX
 from edge.appliance.config import EdgeLine
 from edge.core.settings import Settings
-from edge.ops.server import build_edge
+from edge.ops.server import Edge, build_edge
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import Handler, ScriptedApp, echo
 
@@ -25,6 +25,23 @@ UPGRADE = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
+
+
+def edge_of(port: int, wall: Callable[[], float]) -> Edge:
+    """An edge in front of the control plane at this port, as production builds it."""
+    base = f"http://127.0.0.1:{port}"
+    settings = Settings.model_validate(
+        {
+            "public_hostname": "edge.test",
+            "listen": {"port": 0, "admin_port": 0},
+            "control_plane": {"url": base, "token": TOKEN},
+            "tokens": {"issuer": "test", "jwks_url": f"{base}/.well-known/jwks.json"},
+            "cookie": {"keys": [{"kid": "fleet", "secret": "f" * 32}]},
+            "log": {"access": "", "level": "error"},
+            "drain": {"timeout": 0, "waiters": 0, "tunnels": 0},
+        }
+    )
+    return build_edge(settings, wall=wall)
 
 
 class Whole:
@@ -38,19 +55,7 @@ class Whole:
     async def __aenter__(self) -> Self:
         service = Service(self._folder, public_hostname="edge.test", public_scheme="https")
         self.service = await self._cleanup.enter_async_context(service)
-        base = f"http://127.0.0.1:{service.plane.port}"
-        settings = Settings.model_validate(
-            {
-                "public_hostname": "edge.test",
-                "listen": {"port": 0, "admin_port": 0},
-                "control_plane": {"url": base, "token": TOKEN},
-                "tokens": {"issuer": "test", "jwks_url": f"{base}/.well-known/jwks.json"},
-                "cookie": {"keys": [{"kid": "fleet", "secret": "f" * 32}]},
-                "log": {"access": "", "level": "error"},
-                "drain": {"timeout": 0, "waiters": 0, "tunnels": 0},
-            }
-        )
-        self.edge = build_edge(settings, wall=self._wall)
+        self.edge = edge_of(service.plane.port, self._wall)
         await self.edge.start()
         self._cleanup.push_async_callback(self.edge.stop)
         service.plane.parts.set_edge(EdgeLine(public_port=self.edge.port), service.plane.port)
