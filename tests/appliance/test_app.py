@@ -198,6 +198,27 @@ async def test_a_bug_is_a_500_in_our_form(
     assert "test_app.py" in line["where"]
 
 
+async def test_a_state_that_cannot_be_written_is_told(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """503 to whoever asked for a change, a line in the log, and nothing has changed; reading goes on."""
+    sandbox = await service.create()
+    service.plane.parts.store.write("PRAGMA query_only = ON")
+    for method, path in [("DELETE", ""), ("GET", "/ports/8000/preview-url")]:
+        answer, body = await service.raw(
+            method, f"/v1/sandboxes/{sandbox}{path}", headers={"Authorization": f"Bearer {KEY}"}
+        )
+        error = _error(answer, body)
+        assert (answer.status, error["code"]) == (503, "state_unwritable") and error["retryable"]
+        line = json.loads(capsys.readouterr().err.splitlines()[-1])
+        assert (line["event"], line["request_id"]) == ("state_not_written", error["request_id"])
+    assert (await service.api("GET", f"/v1/sandboxes/{sandbox}"))[1]["status"] == "running"
+    status, error = await service.api("POST", "/v1/sandboxes", {})
+    assert (status, error["code"]) == (503, "create_failed")
+    service.plane.parts.store.write("PRAGMA query_only = OFF")
+    assert (await service.api("DELETE", f"/v1/sandboxes/{sandbox}"))[0] == 204
+
+
 async def test_expectations(service: Service) -> None:
     """``100-continue`` gets its 100 and then the answer; any other expectation gets 417, as JSON."""
     for expect, status in (("100-continue", b"200"), ("the-moon", b"417")):

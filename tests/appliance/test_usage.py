@@ -101,3 +101,19 @@ def test_the_one_silent_for_longest_is_forgotten_also_in_the_file(
     after.take(_batch("c", 1))
     assert store.read("SELECT edge FROM edges ORDER BY rowid") == [("a",), ("c",)]
     assert not after.take(_batch("a", 2))
+
+
+def test_a_batch_is_counted_and_remembered_together(store: Store) -> None:
+    """When the counting fails, a restart must not take the batch for one that was counted."""
+    seen = Seen()
+
+    def fail(_: Sequence[Usage]) -> None:
+        raise StoreError("full")
+
+    counter = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    seen.count = fail  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        counter.take(_batch("a", 1))
+    again = Seen()
+    assert UsageCounter(again, again, store).take(_batch("a", 1))  # type: ignore[arg-type]
+    assert again.counted == [1]

@@ -279,6 +279,33 @@ def test_children_do_not_outlive_a_killed_parent(full: Dev) -> None:
     assert nothing_left(full)
 
 
+def test_the_next_run_in_the_same_directory(tmp_path: Path) -> None:
+    """After SIGKILL: sandboxes in error with their files, told of on the screen; one demo, not two."""
+    data = ("--data-dir", str(tmp_path / "data"))
+    with Dev(tmp_path / "first", *data) as first:
+        first.up()
+        sandbox, _, _ = first.sandbox("echo kept > file; sleep 1000")
+        assert eventually(lambda: (tmp_path / f"data/sandboxes/{sandbox}/workspace/file").exists())
+        (old,) = [one["id"] for one in first.api("GET", "/v1/sandboxes") if one["id"] != sandbox]
+        first.signal(signal.SIGKILL)
+        first.ended()
+        assert eventually(lambda: not family(tmp_path / "first"))
+    with Dev(tmp_path / "second", *data) as second:
+        second.up()
+        second.until(lambda: "state=error'\n" in second.out)
+        assert "A sandbox of an earlier run is in state error" in second.out
+        (command,) = [line for line in second.out.splitlines() if "state=error" in line]
+        listed = json.loads(shell(second, command.strip()))
+        assert [one["id"] for one in listed["items"]] == [sandbox]
+        states = {one["id"]: one["status"] for one in second.api("GET", "/v1/sandboxes")}
+        assert len(states) == 2 and states[sandbox] == "error" and old not in states
+        body = {"path": "file"}
+        read = second.api("POST", f"/v1/sandboxes/{sandbox}/files/read", body)
+        assert read["content"] == "kept\n"
+        second.api("DELETE", f"/v1/sandboxes/{sandbox}")
+        assert not (tmp_path / "data/sandboxes" / sandbox).exists()
+
+
 def test_a_second_signal_does_not_wait(full: Dev) -> None:
     """An edge that hangs (stopped) is not waited for; sandboxes are still ended."""
     os.kill(child(full, " serve --tied"), signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -35,3 +36,21 @@ async def test_an_app_that_does_not_come_up_is_told(
     monkeypatch.setattr(demo, "wait_ready", never)
     with pytest.raises(DemoFailed, match="does not listen"):
         await start_demo(service.plane.parts)
+
+
+async def test_demos_of_earlier_runs_do_not_pile_up(tmp_path: Path) -> None:
+    """They go at the next start, files and all, with or without a new demo; one made to look like it stays."""
+    like_it = {"template": "demo", "metadata": {"demo": True}}
+    async with Service(tmp_path) as service:
+        ours = await service.create(**like_it)
+        first = await start_demo(service.plane.parts)
+    async with Service(tmp_path) as service:
+        assert [one.id for one in service.plane.parts.sandboxes.living()] == [ours]
+        assert service.plane.in_error == 1
+        assert [path.name for path in (tmp_path / "sandboxes").iterdir()] == [ours]
+        second = await start_demo(service.plane.parts)
+        assert second.sandbox_id != first.sandbox_id
+        assert (await service.api("DELETE", f"/v1/sandboxes/{second.sandbox_id}"))[0] == 204
+    async with Service(tmp_path) as service:
+        assert [one.id for one in service.plane.parts.sandboxes.living()] == [ours]
+        assert service.plane.parts.store.read("SELECT * FROM demos") == []

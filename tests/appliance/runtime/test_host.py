@@ -209,3 +209,24 @@ async def test_files_of_an_unknown_sandbox(runtime: Runtime) -> None:
     ):
         with pytest.raises(NoSuchSandbox, match="sb_nobody00"):
             await call
+
+
+async def test_files_of_an_earlier_run_are_taken_over(root: Path) -> None:
+    """Those asked for can be read and destroyed, made anew if somebody removed them; the rest goes."""
+    before = Runtime(root)
+    await before.start()
+    for name in ("sb_kept00001", "sb_other0001"):
+        await before.create(name, envs={}, cwd=None)
+        await before.write_file(name, "file", b"here")
+    (root / "sb_other0001" / "workspace").chmod(0o500)
+    (root / "stray").write_text("x")
+    after = Runtime(root)
+    await after.start(["sb_kept00001", "sb_lost00001"])
+    assert sorted(path.name for path in root.iterdir()) == ["sb_kept00001", "sb_lost00001"]
+    assert await after.read_file("sb_kept00001", "file", 100) == b"here"
+    assert await after.list_dir("sb_lost00001", ".", 1) == []
+    with pytest.raises(NoSuchSandbox):
+        await after.read_file("sb_other0001", "file", 100)
+    for name in ("sb_kept00001", "sb_lost00001"):
+        await after.destroy(name)
+    assert list(root.iterdir()) == []
