@@ -7,6 +7,7 @@ REQUIREMENTS := requirements
 IMAGE := preview-edge
 SUITE := tests
 FUZZ_MINUTES := 10
+KILL_ROUNDS := 500
 
 # Newest of the tested versions first; newer ones are tried after them. A name that exists may still
 # not run (version managers leave such names behind) or lack venv (Debian's python3 does), so each
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help peers setup run test fuzz check format bench image lock clean
+.PHONY: help peers setup run test fuzz soak check format bench image lock clean
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +42,10 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 	    round=$$((round + 1)); echo "Round $$round"; \
 	    FUZZ_FACTOR=10 $(BIN)/python -m pytest -q --timeout=1800 -m hypothesis tests/core tests/traffic tests/properties || exit 1; \
 	done
+
+# Prints the seed of the history; KILL_SEED=... brings it back.
+soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill the control plane at work KILL_ROUNDS (500) times
+	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py
 
 check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

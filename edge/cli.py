@@ -63,7 +63,7 @@ def cli() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".preview-edge"),
     show_default=True,
-    help="Where sandboxes and the access log live; the only thing that remains.",
+    help="Where sandboxes, their state and the access log live; the only thing that remains.",
 )
 @click.option("--demo/--no-demo", default=True, show_default=True, help="Start a demo sandbox.")
 @click.option(

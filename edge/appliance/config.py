@@ -54,7 +54,7 @@ class Config(_Group):
     public_port: Port = 0
     """Port by which the outside reaches the edge; 0 = the scheme's own, or said later."""
     data_dir: Annotated[Path, Field(strict=False)]
-    """Directory for the key and the sandboxes."""
+    """Directory for the keys, the state and the sandboxes."""
     demo: bool = False
     """Whether to start the demo sandbox."""
     reserved_ports: tuple[Port, ...] = ()

@@ -203,39 +203,45 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
         yield running
 
 
-async def _round(plane: Plane, clients: list[Client], calls: int, after: float) -> None:
-    """All at work at once; killed some time after so many calls were acknowledged."""
-    Heard.enough, Heard.left = asyncio.Event(), calls
+class Acknowledged:
+    """Counts down to the moment that a test waits for."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.enough = asyncio.Event()
+
+    def expect(self, calls: int) -> None:
+        """So many are awaited."""
+        self.left = calls
+        self.enough.clear()
+
+    def one(self) -> None:
+        """One more."""
+        self.left -= 1
+        if self.left <= 0:
+            self.enough.set()
+
+
+async def _round(plane: Plane, clients: list[Client], heard: Acknowledged, after: float) -> None:
+    """All at work at once; killed some time after enough calls were acknowledged."""
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.work())
-        await Heard.enough.wait()
+        await heard.enough.wait()
         await asyncio.sleep(after)
         plane.strike()
     await plane.kill()
-
-
-class Heard:
-    """How many acknowledgements are still awaited."""
-
-    enough: asyncio.Event
-    left = 0
-
-    @classmethod
-    def one(cls) -> None:
-        """One more."""
-        cls.left -= 1
-        if cls.left == 0:
-            cls.enough.set()
 
 
 async def test_nothing_acknowledged_is_lost(plane: Plane) -> None:
     """Creates, grants, revocations, switches, timeouts, kills and usage; each key has made one sandbox."""
     print(f"KILL_SEED={SEED} KILL_ROUNDS={ROUNDS}")
     chance = random.Random(SEED)
-    clients = [Client(plane, f"client-{number}", Heard.one) for number in range(CLIENTS)]
+    heard = Acknowledged()
+    clients = [Client(plane, f"client-{number}", heard.one) for number in range(CLIENTS)]
     for _ in range(ROUNDS):
-        await _round(plane, clients, chance.randrange(10, 150), chance.uniform(0, 0.005))
+        heard.expect(chance.randrange(10, 150))
+        await _round(plane, clients, heard, chance.uniform(0, 0.005))
         await plane.start()
         for client in clients:
             await client.settle()
