@@ -51,10 +51,16 @@ class Grants:
         for grant in self._rows.load():
             self._add(grant)
 
-    def reconcile(self, floor: int) -> None:
-        """Once, at the start: let the versions of all that may still change begin above ``floor``."""
+    def reconcile(self, floor: int, known: Callable[[str], bool]) -> None:
+        """Once, at the start: let the versions of all that may still change begin above ``floor``.
+
+        Those of sandboxes that are not ``known`` go: a sandbox is listed while it is made, and may have got
+        a grant, but was never there.
+        """
         now = self._wall()
         with self._store.transaction():
+            for sandbox_id in [name for name in self._of_sandbox if not known(name)]:
+                self.forget(sandbox_id)
             for grant in self._all.values():
                 if not grant.ended(now):
                     grant.version = max(grant.version, floor) + 1

@@ -107,7 +107,7 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
-    grants.reconcile(floor)
+    grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
     if config.redis.url is not None:
         publisher = Publisher(

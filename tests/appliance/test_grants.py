@@ -245,11 +245,23 @@ def test_versions_begin_above_the_floor(bench: Bench, tmp_path: Path, store: Sto
     active, revoked = (bench.grants.issue(ID, 80).grant for _ in range(2))
     bench.grants.revoke(ID, revoked.id)
     after = _again(bench, tmp_path, store)
-    after.grants.reconcile(1000)
+    after.grants.reconcile(1000, lambda _: True)
     assert [grant.version for grant in after.grants.of(ID)] == [1001, 2]
     after.grants.revoke(ID, active.id)
     assert after.records()[-1].version == 1002
     assert [grant.version for grant in _again(after, tmp_path, store).grants.of(ID)] == [1002, 2]
+
+
+def test_grants_of_a_sandbox_that_never_was_are_dropped(
+    bench: Bench, tmp_path: Path, store: Store
+) -> None:
+    """It was listed while it was made, and the control plane was killed before it was."""
+    kept = bench.grants.issue(ID, 80).grant
+    bench.grants.issue("sb_unborn", 80)
+    _again(bench, tmp_path, store).grants.reconcile(1000, lambda name: name == ID)
+    after = _again(bench, tmp_path, store).grants
+    assert after.of("sb_unborn") == []
+    assert [grant.id for grant in after.of(ID)] == [kept.id]
 
 
 def test_what_was_dropped_stays_dropped(
