@@ -26,6 +26,7 @@ from edge.appliance.api import (
     previews,
     sandboxes,
     streams,
+    transfer,
 )
 from edge.appliance.api.http import answer, parts
 from edge.appliance.parts import PARTS, Parts
@@ -55,18 +56,8 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    modules = (
-        open_routes,
-        sandboxes,
-        exec_api,
-        streams,
-        files,
-        previews,
-        lifecycle,
-        internal,
-        operator,
-    )
-    for module in modules:
+    public = (open_routes, sandboxes, exec_api, streams, files, transfer, previews, lifecycle)
+    for module in (*public, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     return app
@@ -102,7 +93,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 def _authorize(request: web.Request) -> None:
     """Raises `ApiError` (unauthorized)."""
-    if request.path in _OPEN:
+    if request.path in _OPEN or transfer.linked(request):
         return
     config = parts(request).config
     private = any(f"{request.path}/".startswith(f"{prefix}/") for prefix in _PRIVATE)

@@ -19,6 +19,7 @@ from edge.appliance.feed import Feed
 from edge.appliance.grants import Grants
 from edge.appliance.idempotency import Idempotency
 from edge.appliance.keys import SigningKeys
+from edge.appliance.links import FileLinks
 from edge.appliance.minter import Minter
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
@@ -49,6 +50,7 @@ class Parts:
     grants: Grants
     sandboxes: Sandboxes
     usage: UsageCounter
+    links: FileLinks
     creates: Idempotency[dict[str, object]]
     wall: Callable[[], float]
     log: Log
@@ -134,6 +136,7 @@ def build_parts(
         sandboxes=sandboxes,
         usage=UsageCounter(grants, sandboxes, store),
         creates=Idempotency(scope, store, wall),
+        links=FileLinks(wall),
         wall=wall,
         log=log,
     )

@@ -64,6 +64,21 @@ PROCESS_NOT_FOUND = _client(
 FILE_NOT_FOUND = _client(
     "file_not_found", 404, "There is no such file or directory.", "Check the path."
 )
+PERMISSION_DENIED = _client(
+    "permission_denied",
+    403,
+    "The permissions do not allow it.",
+    "Set the permissions of the file, or of its directory, first.",
+)
+FILE_CONFLICT = _client(
+    "file_conflict", 409, "Something is in the way.", "Remove it, or choose another path."
+)
+INSUFFICIENT_STORAGE = _client(
+    "insufficient_storage", 507, "The disk is full.", "Remove what is not needed any more."
+)
+REQUEST_TIMEOUT = _client(
+    "request_timeout", 408, "The body did not come in time.", "Send it without long breaks."
+)
 COMMAND_NOT_FOUND = _client(
     "command_not_found",
     400,

@@ -29,6 +29,10 @@ SHORTEST_TTL, LONGEST_TTL = 60, 86_400
 LONGEST_REASON = 500
 """Characters of an operator's words."""
 
+LONGEST_PATTERN = 1024
+MOST_FILES = 1000
+"""Files that one call names."""
+
 # RFC 9110 section 7.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
 _HOST = re.compile(
     r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
@@ -218,6 +222,64 @@ class FileWrite(FilePath):
 
     content: str
     encoding: Literal["utf8", "base64"] = "utf8"
+
+
+class FileRename(_Body):
+    """``POST S/files/rename``."""
+
+    old_path: Line
+    new_path: Line
+    user: str | None = None
+
+
+class FilePermissions(FilePath):
+    """``POST S/files/permissions``: octal digits, such as ``755`` or ``0644``."""
+
+    permissions: Annotated[str, Field(pattern=r"^[0-7]{3,4}$")]
+
+
+class FilePattern(FilePath):
+    """``POST S/files/find`` (text in files) and ``S/files/search`` (a shell pattern for names)."""
+
+    pattern: Annotated[Line, Field(max_length=LONGEST_PATTERN)]
+
+
+class FileReplace(_Body):
+    """``POST S/files/replace``."""
+
+    files: Annotated[list[Line], Field(max_length=MOST_FILES)]
+    pattern: Annotated[Line, Field(max_length=LONGEST_PATTERN)]
+    replacement: Text
+    dry_run: bool = False
+    user: str | None = None
+
+
+class FileBatch(_Body):
+    """The manifest of ``POST S/files/batch-write``: which part of the body goes where."""
+
+    class File(_Body):
+        """One file; ``field`` is the name of its part."""
+
+        path: Line
+        field: Line
+
+    files: Annotated[list[File], Field(max_length=MOST_FILES)]
+    user: str | None = None
+
+
+class FileLink(FilePath):
+    """``POST S/files/download-url`` and ``S/files/upload-url``. Archives are made of volumes only."""
+
+    archive_format: None = None
+
+
+class FileWatch(FilePath):
+    """The first message of a client that watches a directory."""
+
+    type: Literal["file_watch"]
+    id: Name
+    recursive: bool = False
+    timeout_secs: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
 
 
 class Host(_Body):

@@ -9,6 +9,7 @@ from edge.appliance.events import LifecycleEvent
 from edge.appliance.grant import PRINCIPAL, Grant
 from edge.appliance.lifecycle import published
 from edge.appliance.minter import Preview, ProxyTarget
+from edge.appliance.runtime import FileEntry
 from edge.appliance.sandbox import Sandbox, Snapshot
 from edge.core.records import State
 
@@ -188,3 +189,25 @@ def event_view(event: LifecycleEvent) -> Json:
         "metadata": event.metadata or None,
     }
     return view | {key: value for key, value in optional.items() if value is not None}
+
+
+def file_view(entry: FileEntry) -> Json:
+    """A FileInfo; the client knows three types and no other."""
+    view: Json = {
+        "name": entry.name,
+        "path": entry.path,
+        "is_dir": entry.is_dir,
+        "size": entry.size,
+        "type": "file" if entry.type == "other" else entry.type,
+        "mode": f"{entry.mode:04o}",
+        "permissions": entry.permissions,
+        "owner": entry.owner,
+        "group": entry.group,
+    }
+    try:
+        view["modified_time"] = rfc3339(entry.modified_time)
+    except (ValueError, OverflowError, OSError):
+        pass  # A process may have set a time beyond the calendar; the key is optional.
+    if entry.symlink_target is not None:
+        view["symlink_target"] = entry.symlink_target
+    return view

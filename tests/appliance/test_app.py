@@ -80,7 +80,7 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
         ("GET", "/v1/sandboxes/sb_1/ws", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/lifecycle/ws", 501, "not_implemented"),
         ("GET", "/v1/lifecycle/ws", 501, "not_implemented"),
-        ("POST", "/v1/sandboxes/sb_1/files/remove", 501, "not_implemented"),
+        ("POST", "/v1/sandboxes/sb_1/files/copy", 501, "not_implemented"),
         ("POST", "/v1/template-warm-pools", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/", 501, "not_implemented"),

@@ -253,7 +253,6 @@ def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
         sandbox.fork,
         sandbox.create_snapshot,
         sandbox.get_metrics,
-        lambda: sandbox.files.remove("x"),
         lambda: list(sandbox.stream_events()),
         lambda: Sandbox.create(volumes=[{"ref": "v", "mount_path": "/v"}], **login),
         lambda: Sandbox.create(internet_access=False, **login),

@@ -9,9 +9,12 @@ from edge.appliance import runtime
 from edge.appliance.problems import (
     COMMAND_NOT_FOUND,
     EXEC_TIMEOUT,
+    FILE_CONFLICT,
     FILE_NOT_FOUND,
+    INSUFFICIENT_STORAGE,
     INVALID_REQUEST,
     PAYLOAD_TOO_LARGE,
+    PERMISSION_DENIED,
     PROCESS_NOT_FOUND,
     QUOTA_EXCEEDED,
     RUNTIME_LOST,
@@ -37,6 +40,9 @@ FAULTS: dict[type[runtime.RuntimeFault], Problem] = {
     runtime.PathEscape: INVALID_REQUEST,
     runtime.FileNotFound: FILE_NOT_FOUND,
     runtime.NoSuchDirectory: FILE_NOT_FOUND,
+    runtime.FileDenied: PERMISSION_DENIED,
+    runtime.FileConflict: FILE_CONFLICT,
+    runtime.DiskFull: INSUFFICIENT_STORAGE,
     runtime.FileTooLarge: PAYLOAD_TOO_LARGE,
     runtime.FileFailed: INVALID_REQUEST,
 }

@@ -1,46 +1,55 @@
-"""Files of a sandbox: write, read, list; as JSON or as they are."""
+"""Files of a sandbox, as JSON: write, read, look, move, search. As they are: ``transfer.py``."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import posixpath
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TypeVar
 
 from aiohttp import web
 
 from edge.appliance.api.faults import told
-from edge.appliance.api.http import answer, parts, query, read, read_body, sandbox_id, whole
-from edge.appliance.problems import FILE_NOT_FOUND, ApiError, invalid
-from edge.appliance.requests import FilePath, FileRead, FileWrite
-from edge.appliance.runtime import FileEntry, Runtime
-from edge.appliance.views import Json, rfc3339
+from edge.appliance.api.http import answer, parts, query, read, sandbox_id, whole
+from edge.appliance.problems import invalid
+from edge.appliance.requests import (
+    FilePath,
+    FilePattern,
+    FilePermissions,
+    FileRead,
+    FileRename,
+    FileReplace,
+    FileWrite,
+)
+from edge.appliance.runtime import Replaced
+from edge.appliance.runtime import search as searching
+from edge.appliance.runtime.files import WorkTree
+from edge.appliance.runtime.paths import WORKSPACE
+from edge.appliance.views import file_view
 
 MAX_FILE = 64 << 20
-"""Bytes of one file that is written or read."""
+"""Bytes of one file that is written or read as JSON."""
 
 MAX_WRITE = MAX_FILE // 3 * 4 + (1 << 16)
 """Bytes of a body that carries a file as base64."""
 
 MAX_DEPTH = 32
 
-WORK_TREE = "/workspace"
+T = TypeVar("T")
 
 
 async def write(request: web.Request) -> web.Response:
     """``POST S/files/write``: a file as text or base64; answers what is there now."""
     wanted = await read(request, FileWrite, MAX_WRITE)
     data = _decoded(wanted)
-    the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
-        with told():
-            await the_parts.runtime.write_file(sandbox.id, wanted.path, data)
-            return answer(await _info(the_parts.runtime, sandbox.id, wanted.path))
+    return answer(file_view(await files(request, lambda tree: tree.write(wanted.path, data))))
 
 
 async def read_text(request: web.Request) -> web.Response:
     """``POST S/files/read``: a file as text or base64."""
     wanted = await read(request, FileRead)
-    data = await _read(request, wanted.path)
+    data = await files(request, lambda tree: tree.read(wanted.path, MAX_FILE), reading=True)
     if wanted.encoding == "base64":
         content = base64.b64encode(data).decode("ascii")
     else:
@@ -51,62 +60,120 @@ async def read_text(request: web.Request) -> web.Response:
     return answer({"path": wanted.path, "content": content, "encoding": wanted.encoding})
 
 
-async def info(request: web.Request) -> web.Response:
-    """``POST S/files/info``: one entry; the client asks for it after a streamed write."""
-    wanted = await read(request, FilePath)
-    the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
-        with told():
-            return answer(await _info(the_parts.runtime, sandbox.id, wanted.path))
-
-
 async def list_files(request: web.Request) -> web.Response:
-    """``GET S/files?path=&depth=``: the entries of a directory."""
+    """``GET S/files?path=&depth=``: the entries of a directory; depths 0 and 1 are the same."""
     asked = query(request, "path", "depth", "user")
-    depth = whole(asked, "depth", default=1, low=1, high=MAX_DEPTH)
-    path = _path(asked.get("path", "/"))
-    # The client's default; of the root there is nothing to show but the work tree.
-    path = WORK_TREE if path == "/" else path
+    depth = whole(asked, "depth", default=1, low=0, high=MAX_DEPTH)
+    path = shown_root(checked(asked.get("path", "/")))
+    found = await files(request, lambda tree: tree.entries(path, max(depth, 1)), reading=True)
+    return answer([file_view(entry) for entry in found])
+
+
+async def info(request: web.Request) -> web.Response:
+    """``POST S/files/info``: one entry; a link is told as such."""
+    wanted = await read(request, FilePath)
+    path = shown_root(wanted.path)
+    return answer(file_view(await files(request, lambda tree: tree.info(path), reading=True)))
+
+
+async def exists(request: web.Request) -> web.Response:
+    """``POST S/files/exists``: whether ``info`` would find something."""
+    wanted = await read(request, FilePath)
+    path = shown_root(wanted.path)
+    return answer({"exists": await files(request, lambda tree: tree.exists(path), reading=True)})
+
+
+async def remove(request: web.Request) -> web.Response:
+    """``POST S/files/remove``: a file, a link, or a directory with all that is in it."""
+    wanted = await read(request, FilePath)
+    await files(request, lambda tree: tree.remove(wanted.path))
+    return answer({"success": True})
+
+
+async def rename(request: web.Request) -> web.Response:
+    """``POST S/files/rename``: move a file, link or directory; answers what is there now."""
+    wanted = await read(request, FileRename)
+    moved = await files(request, lambda tree: tree.rename(wanted.old_path, wanted.new_path))
+    return answer(file_view(moved))
+
+
+async def mkdir(request: web.Request) -> web.Response:
+    """``POST S/files/mkdir``: a directory, and those above it; one that exists is fine."""
+    wanted = await read(request, FilePath)
+    await files(request, lambda tree: tree.make_directory(wanted.path))
+    return answer({"success": True})
+
+
+async def permissions(request: web.Request) -> web.Response:
+    """``POST S/files/permissions``: octal; bits beyond 0777 are dropped."""
+    wanted = await read(request, FilePermissions)
+    mode = int(wanted.permissions, 8)
+    await files(request, lambda tree: tree.set_permissions(wanted.path, mode))
+    return answer({"success": True})
+
+
+async def find(request: web.Request) -> web.Response:
+    """``POST S/files/find``: lines of files that hold a text."""
+    wanted = await read(request, FilePattern)
+    path = shown_root(wanted.path)
+    matches = await _search(
+        request, lambda tree: searching.find(tree, path, wanted.pattern), reading=True
+    )
+    return answer([asdict(match) for match in matches])
+
+
+async def search(request: web.Request) -> web.Response:
+    """``POST S/files/search``: paths whose name matches a shell pattern."""
+    wanted = await read(request, FilePattern)
+    path = shown_root(wanted.path)
+    found = await _search(
+        request, lambda tree: searching.search(tree, path, wanted.pattern), reading=True
+    )
+    return answer(found)
+
+
+async def replace(request: web.Request) -> web.Response:
+    """``POST S/files/replace``: one text by another, in files that are named."""
+    wanted = await read(request, FileReplace)
+
+    def call(tree: WorkTree) -> Replaced:
+        return searching.replace(
+            tree, wanted.files, wanted.pattern, wanted.replacement, dry_run=wanted.dry_run
+        )
+
+    return answer(asdict(await _search(request, call)) | {"dry_run": wanted.dry_run})
+
+
+async def files(request: web.Request, call: Callable[[WorkTree], T], *, reading: bool = False) -> T:
+    """What ``call`` does with the work tree of the sandbox the path names. Raises `ApiError`.
+
+    ``reading``: see `Sandboxes.use`.
+    """
     the_parts = parts(request)
     async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
         with told():
-            found = await the_parts.runtime.list_dir(sandbox.id, path, depth)
-    return answer([_view(entry) for entry in found])
+            return await the_parts.runtime.files(sandbox.id, call)
 
 
-async def download(request: web.Request) -> web.Response:
-    """``GET S/file?path=``: the file as it is."""
-    asked = query(request, "path", "user")
-    data = await _read(request, _path(asked.get("path", "")))
-    return web.Response(body=data, content_type="application/octet-stream")
-
-
-async def upload(request: web.Request) -> web.Response:
-    """``PUT S/file?path=``: write the body."""
-    path = _path(query(request, "path", "user").get("path", ""))
-    the_parts = parts(request)
-    the_parts.sandboxes.get(sandbox_id(request))
-    data = await read_body(request, MAX_FILE)
-    async with the_parts.sandboxes.use(sandbox_id(request)) as sandbox:
-        with told():
-            await the_parts.runtime.write_file(sandbox.id, path, data)
-    return web.Response(status=204)
-
-
-async def _read(request: web.Request, path: str) -> bytes:
+async def _search(
+    request: web.Request, call: Callable[[WorkTree], T], *, reading: bool = False
+) -> T:
     the_parts = parts(request)
     async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
         with told():
-            return await the_parts.runtime.read_file(sandbox.id, path, MAX_FILE)
+            return await the_parts.runtime.search(sandbox.id, call)
 
 
-async def _info(runtime: Runtime, sandbox: str, path: str) -> Json:
-    """The entry of a path, found in the listing of its directory."""
-    directory, name = posixpath.split(posixpath.normpath(path))
-    for entry in await runtime.list_dir(sandbox, directory or ".", 1):
-        if entry.name == name:
-            return _view(entry)
-    raise ApiError(FILE_NOT_FOUND)
+def checked(path: str) -> str:
+    """A path from a query. Raises `ApiError` (invalid_request)."""
+    if not path or "\0" in path:
+        raise invalid("path: must not be empty or contain NUL")
+    return path
+
+
+def shown_root(path: str) -> str:
+    """Of the root, the client's default, there is nothing to show but the work tree."""
+    return WORKSPACE if path == "/" else path
 
 
 def _decoded(wanted: FileWrite) -> bytes:
@@ -118,34 +185,17 @@ def _decoded(wanted: FileWrite) -> bytes:
         raise invalid(f"content: not {wanted.encoding}") from None
 
 
-def _path(text: str) -> str:
-    if not text or "\0" in text:
-        raise invalid("path: must not be empty or contain NUL")
-    return text
-
-
-def _view(entry: FileEntry) -> Json:
-    """A FileInfo; the client knows three types and no other."""
-    kind = entry.type if entry.type in ("file", "dir", "symlink") else "file"
-    view: Json = {
-        "name": entry.name,
-        "path": entry.path,
-        "is_dir": entry.is_dir,
-        "size": entry.size,
-        "type": kind,
-        "mode": f"{entry.mode:04o}",
-        "modified_time": rfc3339(entry.modified_time),
-    }
-    if entry.symlink_target is not None:
-        view["symlink_target"] = entry.symlink_target
-    return view
-
-
 ROUTES = [
     ("POST", "/v1/sandboxes/{sandbox}/files/write", write),
     ("POST", "/v1/sandboxes/{sandbox}/files/read", read_text),
     ("POST", "/v1/sandboxes/{sandbox}/files/info", info),
+    ("POST", "/v1/sandboxes/{sandbox}/files/exists", exists),
+    ("POST", "/v1/sandboxes/{sandbox}/files/remove", remove),
+    ("POST", "/v1/sandboxes/{sandbox}/files/rename", rename),
+    ("POST", "/v1/sandboxes/{sandbox}/files/mkdir", mkdir),
+    ("POST", "/v1/sandboxes/{sandbox}/files/permissions", permissions),
+    ("POST", "/v1/sandboxes/{sandbox}/files/find", find),
+    ("POST", "/v1/sandboxes/{sandbox}/files/search", search),
+    ("POST", "/v1/sandboxes/{sandbox}/files/replace", replace),
     ("GET", "/v1/sandboxes/{sandbox}/files", list_files),
-    ("GET", "/v1/sandboxes/{sandbox}/file", download),
-    ("PUT", "/v1/sandboxes/{sandbox}/file", upload),
 ]

@@ -1,119 +1,114 @@
-"""The work tree of a sandbox, as the API's file calls see it: paths that cannot lead out of it.
+"""The work tree of a sandbox, as the API's file calls see it.
 
-Processes of the sandbox change the tree while we walk it, so a path that was checked proves nothing
-about the path that is opened. Each component is therefore opened by name in the directory opened
-before it, refusing links (``openat`` with ``O_NOFOLLOW``); a link is read and its target walked in
-the same way; ``..`` goes back to the directory we came from and never above the first.
-
-``/workspace`` is the tree's name outside; links made inside may name its real place instead, so both
-are understood. Every method blocks, and raises only faults of ``interface.py``.
+How a path becomes a file without leaving the tree: ``paths.py``. How content gets in: ``staged.py``.
+Every method blocks, and raises only faults of ``interface.py``: `PathEscape` for a path that leads out,
+`FileNotFound`, `NoSuchDirectory`, `FileDenied`, `FileConflict`, `DiskFull`, `FileTooLarge`, `FileFailed`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
+from edge.appliance.runtime.entries import (
+    Budget,
+    Found,
+    below,
+    change_mode,
+    open_regular,
+    require_regular,
+    shown,
+)
 from edge.appliance.runtime.interface import (
+    FileConflict,
     FileEntry,
     FileFailed,
     FileNotFound,
     FileTooLarge,
     NoSuchDirectory,
-    PathEscape,
-    RuntimeFault,
 )
+from edge.appliance.runtime.paths import (
+    DIRECTORY,
+    WORKSPACE,
+    Paths,
+    faults,
+    make_directory,
+    refuse_link,
+)
+from edge.appliance.runtime.staged import PERMISSIONS, Aside, Staged
 
-WORKSPACE = "/workspace"
-MAX_LINKS = 40
 MAX_ENTRIES = 10_000
-MAX_DEPTH = 64
-"""Directories held open at once by one call; descriptors are the control plane's, not the sandbox's."""
-_MAX_PATH = 4096
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Not blocking: a pipe made by the sandbox must not hold up whoever opens it.
-_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink"}
-
-T = TypeVar("T")
 
 
 class WorkTree:
-    """The directory ``root``, which exists, and everything below it."""
+    """The directory ``root``, which exists, and everything below it; ``aside`` is made beside it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._prefixes = (WORKSPACE, str(root), str(root.resolve()))
+        self.paths = Paths(root)
+        self.aside = Aside(root.with_name("aside"))
+
+    # --- Reading --------------------------------------------------------------------------------------
 
     def open_directory(self, path: str) -> int:
         """A descriptor of a directory; the caller closes it."""
         return self._open_directory(path)[0]
 
-    def _open_directory(self, path: str) -> tuple[int, list[str]]:
-        with _faults(path):
-            return self._walk(path, lambda name, at: os.open(name, _DIRECTORY, dir_fd=at))
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory, and those above it that are missing; one that exists is fine."""
-
-        def make(name: str, directory: int) -> None:
-            if name != ".":
-                _make_directory(name, directory)
-            os.close(os.open(name, _DIRECTORY, dir_fd=directory))
-
-        with _faults(path):
-            self._walk(path, make, create=True)
+    def open_file(self, path: str) -> tuple[int, int]:
+        """A descriptor of a regular file, which the caller closes, and its size now."""
+        with faults(path):
+            file, _ = self.paths.walk(path, lambda name, at: open_regular(name, at, os.O_RDONLY))
+            return file, os.fstat(file).st_size
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """The content of a regular file of at most ``max_bytes``."""
-        with _faults(path):
-            descriptor, _ = self._walk(path, lambda name, at: _open_regular(name, at, os.O_RDONLY))
-            with os.fdopen(descriptor, "rb") as file:
-                data = file.read(max_bytes + 1)
+        with faults(path), os.fdopen(self.open_file(path)[0], "rb") as file:
+            data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise FileTooLarge(f"{path} is larger than {max_bytes} bytes.")
         return data
 
-    def write(self, path: str, data: bytes, mode: int | None = None) -> None:
-        """Make ``data`` the content of a file; it and missing directories above it are created.
+    def info(self, path: str) -> FileEntry:
+        """What is at the path; of a link, the link itself."""
 
-        ``mode`` sets the permission bits, also of a file that exists already.
-        """
-        flags = os.O_WRONLY | os.O_CREAT
-        with _faults(path):
-            descriptor, _ = self._walk(
-                path, lambda name, at: _open_regular(name, at, flags), create=True
-            )
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
-                if mode is not None:
-                    os.fchmod(descriptor, mode & 0o777)
-                file.truncate(0)  # Not O_TRUNC, which acts before we know what was opened.
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
+        def look(name: str, directory: int) -> FileEntry:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            return Found(name, directory, "", status).entry()
+
+        with faults(path):
+            entry, names = self.paths.walk(path, look, follow=False)
+        whole = _shown(names)
+        return replace(entry, name=whole.rpartition("/")[2], path=whole)
+
+    def exists(self, path: str) -> bool:
+        """Whether `info` would find something."""
+        try:
+            self.info(path)
+        except (FileNotFound, NoSuchDirectory):
+            return False
+        return True
+
+    @contextmanager
+    def scan(self, path: str, depth: int, budget: Budget) -> Iterator[Iterator[Found]]:
+        """What is below a directory, as `below` gives it."""
+        with faults(path):
+            top, names = self._open_directory(path)
+            try:
+                yield below(top, _shown(names), depth, budget)
+            finally:
+                os.close(top)
 
     def entries(self, path: str, depth: int) -> list[FileEntry]:
         """What is in a directory, and in those below it down to ``depth`` levels (1: only it), by name.
 
         At most 64 levels; raises `FileTooLarge` for more than 10,000 entries.
         """
-        found: list[FileEntry] = []
-        top, names = self._open_directory(path)
-        with _faults(path):
-            try:
-                shown = "/".join([WORKSPACE, *names])
-                for entry in self._listed(top, shown, min(depth, MAX_DEPTH)):
-                    found.append(entry)
-                    if len(found) > MAX_ENTRIES:
-                        raise FileTooLarge(f"{path} holds more than {MAX_ENTRIES} entries.")
-            finally:
-                os.close(top)
-        return found
+        with self.scan(path, depth, Budget(path, entries=MAX_ENTRIES)) as found:
+            return [one.entry() for one in found]
 
     def size(self) -> int:
         """Bytes of all regular files, as far as they hold still and can be reached by name."""
@@ -131,148 +126,123 @@ class WorkTree:
                 continue
         return total
 
-    def _walk(
-        self, path: str, last: Callable[[str, int], T], *, create: bool = False
-    ) -> tuple[T, list[str]]:
-        """Open ``path`` component by component; ``last(name, directory)`` opens the last one.
+    # --- Changing -------------------------------------------------------------------------------------
 
-        Gives what ``last`` gave, and the names that lead there without links. With ``create``, missing
-        directories on the way are made.
+    def receive(self, path: str, limit: int) -> Staged:
+        """A file to be written and then published at ``path``; at most ``limit`` bytes.
+
+        A path where it could not be published is refused now, as far as that can be known.
         """
-        rest = self._components(path)
-        links = 0
-        with ExitStack() as opened:
-            trail = [_open_in(opened, str(self.root), None)]
-            names: list[str] = []
-            while rest:
-                name = rest.pop()
-                if name == "..":
-                    if not names:
-                        raise PathEscape(f"{path} leads out of {WORKSPACE}.")
-                    trail.pop()
-                    names.pop()
-                    continue
-                if len(names) > MAX_DEPTH:
-                    raise FileFailed(f"{path} leads more than {MAX_DEPTH} directories deep.")
-                try:
-                    if not rest:
-                        return last(name, trail[-1]), [*names, name]
-                    trail.append(_open_in(opened, name, trail[-1]))
-                    names.append(name)
-                except OSError as error:
-                    target = _link(name, trail[-1])
-                    if target is not None:
-                        links += 1
-                        if links > MAX_LINKS:
-                            raise FileFailed(f"{path}: too many symbolic links.") from None
-                        if target.startswith("/"):
-                            del trail[1:], names[:]
-                        rest += self._components(target, shown=path)
-                    elif create and rest and error.errno == errno.ENOENT:
-                        _make_directory(name, trail[-1])
-                        rest.append(name)
-                    else:
-                        raise
-            return last(".", trail[-1]), names
 
-    def _components(self, path: str, shown: str | None = None) -> list[str]:
-        """The names in ``path``, the first one last, without ``.``; of an absolute path below the tree."""
-        if "\0" in path or len(path) > _MAX_PATH:
-            raise FileFailed("The path holds a NUL character or is too long.")
-        if path.startswith("/"):
-            # A path as the API shows it may begin with several slashes or hold dots; so may a link.
-            names = [name for name in path.split("/") if name not in ("", ".")]
-            for prefix in self._prefixes:
-                own = prefix.strip("/").split("/")
-                if names[: len(own)] == own:
-                    return names[: len(own) - 1 : -1]
-            raise PathEscape(f"{shown or path} leads out of {WORKSPACE}.")
-        return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+        def look(name: str, directory: int) -> None:
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                refuse_link()
+            require_regular(name, mode)
 
-    def _listed(self, directory: int, shown: str, depth: int) -> Iterator[FileEntry]:
-        with os.scandir(directory) as scan:
-            names = sorted(entry.name for entry in scan)
-        for name in names:
+        try:
+            with faults(path):
+                self.paths.walk(path, look)
+        except FileNotFound:
+            pass  # It will be made, and what is missing above it.
+        return self.aside.receive(path, limit)
+
+    def write(self, path: str, data: bytes, mode: int | None = None) -> FileEntry:
+        """Make ``data`` the content of a file; it and missing directories above it are created.
+
+        ``mode`` sets the permission bits, also of a file that exists already. Gives what is there then.
+        """
+        with self.receive(path, len(data)) as staged:
+            staged.write(data)
+            return self.publish(staged, path, mode)
+
+    def publish(self, staged: Staged, path: str, mode: int | None = None) -> FileEntry:
+        """Move what was received to its place; what is there then, behind any links."""
+        return self.info("/".join([WORKSPACE, *staged.publish(self.paths, path, mode)]))
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, and those above it that are missing; one that exists is fine."""
+
+        def make(name: str, directory: int) -> None:
+            if name != ".":
+                make_directory(name, directory)
+            os.close(os.open(name, DIRECTORY, dir_fd=directory))
+
+        with faults(path):
             try:
+                self.paths.walk(path, make, create=True)
+            except NotADirectoryError:
+                raise FileConflict(f"{path}: what is there is not a directory.") from None
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link in place of a file or link; missing directories are made."""
+
+        def make(name: str, directory: int) -> None:
+            _not_root(name)
+            self.aside.place_link(target, name, directory)
+
+        with faults(path):
+            self.paths.walk(path, make, create=True, follow=False)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a link (never its target), or a directory with all that is in it."""
+
+        def remove(name: str, directory: int) -> None:
+            _not_root(name)
+            try:
+                os.unlink(name, dir_fd=directory)
+            except (IsADirectoryError, PermissionError):
+                # POSIX has EPERM for directories.
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # Gone since it was listed.
-            entry = _entry(name, shown, status, directory)
-            yield entry
-            if entry.is_dir and depth > 1:
-                try:
-                    below = os.open(name, _DIRECTORY, dir_fd=directory)
-                except OSError:
-                    continue  # Gone, replaced, or not ours to read.
-                try:
-                    yield from self._listed(below, entry.path, depth - 1)
-                finally:
-                    os.close(below)
+                if not stat.S_ISDIR(status.st_mode):
+                    raise
+                self.aside.take(name, directory)
+
+        with faults(path):
+            self.paths.walk(path, remove, follow=False)
+
+    def rename(self, old: str, new: str) -> FileEntry:
+        """Move a file, link or directory; one in its place is replaced as ``rename(2)`` does it.
+
+        Gives what is at ``new`` then.
+        """
+
+        def move(name: str, directory: int) -> None:
+            def to(other: str, there: int) -> None:
+                _not_root(name, other)
+                os.rename(name, other, src_dir_fd=directory, dst_dir_fd=there)
+
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+            with faults(new):
+                self.paths.walk(new, to, follow=False)
+
+        with faults(old):
+            self.paths.walk(old, move, follow=False)
+        return self.info(new)
+
+    def set_permissions(self, path: str, mode: int) -> None:
+        """Set the permission bits of a file or directory, through links that stay inside."""
+
+        def change(name: str, directory: int) -> None:
+            kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(kind):
+                refuse_link()
+            if not stat.S_ISDIR(kind):
+                require_regular(name, kind)
+            change_mode(name, directory, mode & PERMISSIONS)
+
+        with faults(path):
+            self.paths.walk(path, change)
+
+    def _open_directory(self, path: str) -> tuple[int, list[str]]:
+        with faults(path):
+            return self.paths.walk(path, lambda name, at: os.open(name, DIRECTORY, dir_fd=at))
 
 
-def _open_in(opened: ExitStack, name: str, directory: int | None) -> int:
-    descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
-    opened.callback(os.close, descriptor)
-    return descriptor
+def _shown(names: list[str]) -> str:
+    return shown("/".join([WORKSPACE, *names]))
 
 
-def _make_directory(name: str, directory: int) -> None:
-    try:
-        os.mkdir(name, dir_fd=directory)
-    except FileExistsError:
-        pass  # Somebody else was faster; what it is, opening it will tell.
-
-
-def _link(name: str, directory: int) -> str | None:
-    """The target of a symbolic link, or None for anything else."""
-    try:
-        return os.readlink(name, dir_fd=directory)
-    except OSError:
-        return None
-
-
-def _open_regular(name: str, directory: int, flags: int) -> int:
-    descriptor = os.open(name, flags | _FILE, 0o644, dir_fd=directory)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-    raise FileFailed(f"{name} is {kind}." if name != "." else f"{WORKSPACE} is {kind}.")
-
-
-def _entry(name: str, shown: str, status: os.stat_result, directory: int) -> FileEntry:
-    kind = _TYPES.get(stat.S_IFMT(status.st_mode), "other")
-    target = _link(name, directory) if kind == "symlink" else None
-    return FileEntry(
-        name=_text(name),
-        path=_text(f"{shown}/{name}"),
-        is_dir=kind == "dir",
-        size=status.st_size,
-        type=kind,
-        mode=stat.S_IMODE(status.st_mode),
-        modified_time=status.st_mtime,
-        symlink_target=None if target is None else _text(target),
-    )
-
-
-def _text(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-@contextmanager
-def _faults(path: str) -> Iterator[None]:
-    """The operating system's errors as ours, once for all methods."""
-    try:
-        yield
-    except RuntimeFault:
-        raise
-    except FileNotFoundError:
-        raise FileNotFound(f"{path} does not exist.") from None
-    except NotADirectoryError:
-        raise NoSuchDirectory(f"{path}: not a directory.") from None
-    except (OSError, UnicodeEncodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ELOOP:
-            raise PathEscape(f"{path} was replaced by a link while it was opened.") from None
-        reason = error.strerror if isinstance(error, OSError) else "not a valid name"
-        raise FileFailed(f"{path}: {reason}.") from None
+def _not_root(*names: str) -> None:
+    if "." in names:
+        raise FileFailed(f"{WORKSPACE} itself stays as it is.")

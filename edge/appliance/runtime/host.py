@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from edge.appliance.runtime.files import WORKSPACE
+from edge.appliance.runtime.files import WorkTree
 from edge.appliance.runtime.interface import (
     Command,
     ExecResult,
-    FileEntry,
     Logs,
     NoSuchSandbox,
     ProcessInfo,
     RuntimeFault,
 )
+from edge.appliance.runtime.paths import WORKSPACE
 from edge.appliance.runtime.sandbox import Sandbox
+from edge.appliance.runtime.staged import clear
 from edge.appliance.runtime.started import Stream
 
+SEARCHES = 2
+"""Searches that run at once."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+T = TypeVar("T")
 
 
 class Runtime:
@@ -36,6 +41,7 @@ class Runtime:
         self._root = root.absolute()
         self._cgroups = cgroups
         self._sandboxes: dict[str, Sandbox] = {}
+        self._searches = asyncio.Semaphore(SEARCHES)
 
     async def start(self, kept: Iterable[str] = ()) -> None:
         """Make the data directory, and take over the files of these sandboxes of an earlier run.
@@ -47,12 +53,13 @@ class Runtime:
             folder = self._root / sandbox_id
             # Somebody may have removed it meanwhile.
             (folder / "workspace").mkdir(mode=0o700, parents=True, exist_ok=True)
+            await asyncio.to_thread(clear, folder / "aside")
             self._sandboxes[sandbox_id] = Sandbox(
                 sandbox_id, folder, envs={}, cwd=WORKSPACE, cgroups=self._cgroups
             )
         for left in list(self._root.iterdir()):
             if left.name not in self._sandboxes:
-                await asyncio.to_thread(_remove, left)
+                await asyncio.to_thread(clear, left)
 
     async def close(self) -> None:
         """Kill every process of every sandbox; their directories stay."""
@@ -81,7 +88,7 @@ class Runtime:
         try:
             sandbox.tree.make_directory(home)
         except RuntimeFault:
-            await asyncio.to_thread(_remove, folder)
+            await asyncio.to_thread(clear, folder)
             raise
         self._sandboxes[sandbox_id] = sandbox
 
@@ -89,7 +96,7 @@ class Runtime:
         """Kill everything in it, frozen or not, and remove its directory."""
         sandbox = self._sandbox(sandbox_id)
         await sandbox.end()
-        await asyncio.to_thread(_remove, sandbox.folder)
+        await asyncio.to_thread(clear, sandbox.folder)
         self._sandboxes.pop(sandbox_id, None)
 
     async def freeze(self, sandbox_id: str) -> int:
@@ -147,22 +154,15 @@ class Runtime:
         """Kill a listed command and all it started, frozen or not; False if there was nothing to kill."""
         return await self._sandbox(sandbox_id).kill(pid)
 
-    async def write_file(
-        self, sandbox_id: str, path: str, data: bytes, mode: int | None = None
-    ) -> None:
-        """Write a whole file; missing directories above it are made. ``mode``: its permission bits.
+    async def files(self, sandbox_id: str, call: Callable[[WorkTree], T]) -> T:
+        """What ``call`` does with the work tree, in a thread. Raises what it raises."""
+        return await asyncio.to_thread(call, self._sandbox(sandbox_id).tree)
 
-        Raises `PathEscape`, `NoSuchDirectory`, `FileFailed`.
-        """
-        await asyncio.to_thread(self._sandbox(sandbox_id).tree.write, path, data, mode)
-
-    async def read_file(self, sandbox_id: str, path: str, max_bytes: int) -> bytes:
-        """Read a whole file. Raises `PathEscape`, `FileNotFound`, `FileTooLarge`, `FileFailed`."""
-        return await asyncio.to_thread(self._sandbox(sandbox_id).tree.read, path, max_bytes)
-
-    async def list_dir(self, sandbox_id: str, path: str, depth: int) -> list[FileEntry]:
-        """List a directory down to ``depth`` levels. Raises as `read_file`, and `NoSuchDirectory`."""
-        return await asyncio.to_thread(self._sandbox(sandbox_id).tree.entries, path, depth)
+    async def search(self, sandbox_id: str, call: Callable[[WorkTree], T]) -> T:
+        """The same for calls that may take long: few at a time, so that threads are left for others."""
+        tree = self._sandbox(sandbox_id).tree
+        async with self._searches:
+            return await asyncio.to_thread(call, tree)
 
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
@@ -173,11 +173,3 @@ class Runtime:
         if sandbox is None:
             raise NoSuchSandbox(f"There is no sandbox {sandbox_id}.")
         return sandbox
-
-
-def _remove(folder: Path) -> None:
-    # rm, since it copes with any depth; a tree may also hold directories made read-only (module caches).
-    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
-    if folder.exists():
-        subprocess.run(["chmod", "-R", "u+rwX", "--", folder], check=False)
-        subprocess.run(["rm", "-rf", "--", folder], check=False)

@@ -61,8 +61,9 @@ class Logs:
 class FileEntry:
     """One file of a listing. ``type`` is file, dir, symlink or other; a link is never followed.
 
-    ``path`` starts with ``/workspace``; ``size`` is in bytes; ``mode`` holds the permission bits only;
-    ``modified_time`` is Unix time in seconds. Bytes of a name that are not UTF-8 show as U+FFFD.
+    ``path`` starts with ``/workspace``; ``size`` is in bytes; ``mode`` holds the permission bits only,
+    ``permissions`` says them as ``ls -l`` does; ``owner`` and ``group`` are names, or numbers where there
+    is no name; ``modified_time`` is Unix time in seconds. Bytes of a name that are not UTF-8 show as U+FFFD.
     """
 
     name: str
@@ -71,8 +72,30 @@ class FileEntry:
     size: int
     type: str
     mode: int
+    permissions: str
+    owner: str
+    group: str
     modified_time: float
     symlink_target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A line of a file that holds what was searched for; ``line`` counts from 1."""
+
+    file: str
+    line: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What a replacement did, or would do."""
+
+    replacements: int
+    files_modified: int
+    files_skipped: int
+    binary_files_skipped: int
 
 
 class RuntimeFault(Exception):
@@ -141,6 +164,18 @@ class NoSuchDirectory(RuntimeFault):
 
 class FileTooLarge(RuntimeFault):
     """The file, or the listing, is larger than the caller takes."""
+
+
+class FileDenied(RuntimeFault):
+    """The permissions of a file or directory are in the way."""
+
+
+class FileConflict(RuntimeFault):
+    """Something at the path is in the way."""
+
+
+class DiskFull(RuntimeFault):
+    """There is no room for it; what was there before is still there."""
 
 
 class FileFailed(RuntimeFault):

@@ -100,7 +100,15 @@ async def test_what_cannot_be(service: Service, base: str) -> None:
         400,
         "invalid_request",
     )
-    for query in ("depth=0", "depth=x", "depth=33", "path=", "path=%00", "more=1", "path=a&path=b"):
+    for query in (
+        "depth=-1",
+        "depth=x",
+        "depth=33",
+        "path=",
+        "path=%00",
+        "more=1",
+        "path=a&path=b",
+    ):
         assert await _code(service, "GET", f"{base}/files?{query}") == (400, "invalid_request")
     for query in ("", "path=", "path=%00"):
         assert await _code(service, "GET", f"{base}/file?{query}") == (400, "invalid_request")
@@ -113,9 +121,6 @@ async def test_sizes_have_an_end(
     await service.api("POST", f"{base}/files/write", {"path": "f", "content": "x" * 100})
     monkeypatch.setattr(module, "MAX_FILE", 50)
     monkeypatch.setattr(module, "MAX_WRITE", 50)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    answer, _ = await service.raw("PUT", f"{base}/file?path=g", data=b"x" * 51, headers=headers)
-    assert answer.status == 413
     for call, body in (("read", {"path": "f"}), ("write", {"path": "g", "content": "x" * 51})):
         assert await _code(service, "POST", f"{base}/files/{call}", body) == (
             413,

@@ -100,7 +100,7 @@ class Family:
 
     @classmethod
     async def start(cls, runtime: Runtime, sandbox: str, root: Path) -> Family:
-        await runtime.write_file(sandbox, "family.py", FAMILY.encode())
+        await runtime.files(sandbox, lambda tree: tree.write("family.py", FAMILY.encode()))
         leader = await runtime.spawn(sandbox, Command(argv=[sys.executable, "-S", "family.py"]))
         family = cls(root / sandbox / "workspace", leader)
         await until(lambda: all((family.tree / f"{name}.beats").exists() for name in NAMES))

@@ -13,6 +13,7 @@ import pytest
 from families import open_descriptors
 
 from edge.appliance.runtime import (
+    FileConflict,
     FileFailed,
     FileNotFound,
     FileTooLarge,
@@ -21,7 +22,8 @@ from edge.appliance.runtime import (
     RuntimeFault,
 )
 from edge.appliance.runtime import files as module
-from edge.appliance.runtime.files import MAX_DEPTH, WorkTree
+from edge.appliance.runtime.files import WorkTree
+from edge.appliance.runtime.paths import MAX_DEPTH
 
 SECRET = b"outside"
 
@@ -197,7 +199,7 @@ def test_writing_into_a_file_or_over_a_directory_is_refused(tree: WorkTree) -> N
     for path in ("dir", "", "to-dir"):
         with pytest.raises(FileFailed):
             tree.write(path, b"x")
-    with pytest.raises(NoSuchDirectory):
+    with pytest.raises(FileConflict):
         tree.make_directory("file")
 
 

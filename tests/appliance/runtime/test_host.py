@@ -167,10 +167,10 @@ async def test_ids_that_are_no_file_names_are_refused(runtime: Runtime, sandbox_
 
 async def test_a_second_sandbox_of_one_id_is_refused(runtime: Runtime, sandbox: str) -> None:
     """Creating what exists changes nothing."""
-    await runtime.write_file(sandbox, "kept", b"1")
+    await runtime.files(sandbox, lambda tree: tree.write("kept", b"1"))
     with pytest.raises(RuntimeFault, match="already"):
         await runtime.create(sandbox, envs={}, cwd=None)
-    assert await runtime.read_file(sandbox, "kept", 10) == b"1"
+    assert await runtime.files(sandbox, lambda tree: tree.read("kept", 10)) == b"1"
 
 
 async def test_a_working_directory_outside_creates_nothing(runtime: Runtime, root: Path) -> None:
@@ -202,9 +202,8 @@ async def test_files_of_an_unknown_sandbox(runtime: Runtime) -> None:
         runtime.destroy("sb_nobody00"),
         runtime.spawn("sb_nobody00", Command(argv=["true"])),
         runtime.kill("sb_nobody00", 1),
-        runtime.read_file("sb_nobody00", "x", 1),
-        runtime.write_file("sb_nobody00", "x", b""),
-        runtime.list_dir("sb_nobody00", "", 1),
+        runtime.files("sb_nobody00", lambda tree: tree.exists("x")),
+        runtime.search("sb_nobody00", lambda tree: tree.exists("x")),
         runtime.memory_bytes("sb_nobody00"),
     ):
         with pytest.raises(NoSuchSandbox, match="sb_nobody00"):
@@ -217,16 +216,18 @@ async def test_files_of_an_earlier_run_are_taken_over(root: Path) -> None:
     await before.start()
     for name in ("sb_kept00001", "sb_other0001"):
         await before.create(name, envs={}, cwd=None)
-        await before.write_file(name, "file", b"here")
+        await before.files(name, lambda tree: tree.write("file", b"here"))
+        (root / name / "aside" / "half of an upload").write_bytes(b"")
     (root / "sb_other0001" / "workspace").chmod(0o500)
     (root / "stray").write_text("x")
     after = Runtime(root)
     await after.start(["sb_kept00001", "sb_lost00001"])
     assert sorted(path.name for path in root.iterdir()) == ["sb_kept00001", "sb_lost00001"]
-    assert await after.read_file("sb_kept00001", "file", 100) == b"here"
-    assert await after.list_dir("sb_lost00001", ".", 1) == []
+    assert await after.files("sb_kept00001", lambda tree: tree.read("file", 100)) == b"here"
+    assert [path.name for path in (root / "sb_kept00001").iterdir()] == ["workspace"]
+    assert await after.files("sb_lost00001", lambda tree: tree.entries(".", 1)) == []
     with pytest.raises(NoSuchSandbox):
-        await after.read_file("sb_other0001", "file", 100)
+        await after.files("sb_other0001", lambda tree: tree.read("file", 100))
     for name in ("sb_kept00001", "sb_lost00001"):
         await after.destroy(name)
     assert list(root.iterdir()) == []

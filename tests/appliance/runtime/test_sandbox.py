@@ -146,7 +146,7 @@ async def test_a_background_process_does_not_hold_up_exec(runtime: Runtime, sand
     line = "(echo ready; while :; do echo more || { touch broken; exit; }; [ -e stop ] && break; done; touch done) & echo $!"
     result = await runtime.exec(sandbox, Command(shell=line, timeout_secs=20))
     assert result.exit_code == 0 and b"\n" in result.stdout
-    await runtime.write_file(sandbox, "stop", b"")
+    await runtime.files(sandbox, lambda tree: tree.write("stop", b""))
     await until(lambda: _exists(runtime, sandbox, "done"))
     assert not _exists(runtime, sandbox, "broken")
 
@@ -293,7 +293,7 @@ async def test_memory_is_that_of_the_processes(runtime: Runtime, sandbox: str) -
     pid = await runtime.spawn(sandbox, Command(argv=[sys.executable, "-S", "-c", hold]))
     await until(lambda: runtime.logs(sandbox, pid).stdout)
     assert await runtime.memory_bytes(sandbox) > 32 << 20
-    await runtime.write_file(sandbox, "file", bytes(1 << 20))
+    await runtime.files(sandbox, lambda tree: tree.write("file", bytes(1 << 20)))
     assert await runtime.freeze(sandbox) > 33 << 20
 
 
