@@ -25,7 +25,7 @@ from edge.appliance.api import (
     operator,
     previews,
     sandboxes,
-    streams,
+    sockets,
     transfer,
 )
 from edge.appliance.api.http import answer, parts
@@ -56,7 +56,7 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    public = (open_routes, sandboxes, exec_api, streams, files, transfer, previews, lifecycle)
+    public = (open_routes, sandboxes, exec_api, sockets, files, transfer, previews, lifecycle)
     for module in (*public, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)

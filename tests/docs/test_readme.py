@@ -91,7 +91,6 @@ def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
                 ("GET", "/v1/template-warm-pools"),
                 ("GET", f"{sandbox}/metrics"),
                 ("GET", "/v1/lifecycle/ws"),
-                ("POST", f"{sandbox}/files/rename"),
             ):
                 answer = api.request(method, path, json={} if method == "POST" else None)
                 assert (answer.status_code, answer.json()["code"]) == (501, "not_implemented"), path

@@ -150,7 +150,7 @@ async def files(request: web.Request, call: Callable[[WorkTree], T], *, reading:
     ``reading``: see `Sandboxes.use`.
     """
     the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
+    async with the_parts.sandboxes.use(sandbox_id(request), reading=reading) as sandbox:
         with told():
             return await the_parts.runtime.files(sandbox.id, call)
 
@@ -159,7 +159,7 @@ async def _search(
     request: web.Request, call: Callable[[WorkTree], T], *, reading: bool = False
 ) -> T:
     the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request), reading=True) as sandbox:
+    async with the_parts.sandboxes.use(sandbox_id(request), reading=reading) as sandbox:
         with told():
             return await the_parts.runtime.search(sandbox.id, call)
 

@@ -25,7 +25,6 @@ from edge.appliance.api.http import MAX_JSON, parts, sandbox_id
 from edge.appliance.parts import Parts
 from edge.appliance.problems import (
     INTERNAL_ERROR,
-    NOT_IMPLEMENTED,
     PAYLOAD_TOO_LARGE,
     QUOTA_EXCEEDED,
     RUNTIME_LOST,
@@ -59,8 +58,6 @@ class _ClientGone(Exception):
 
 async def connect(request: web.Request) -> web.WebSocketResponse:
     """``GET S/ws?channel=exec``. What can be refused before the upgrade is refused with a status."""
-    if request.query.get("channel") != "exec":
-        raise ApiError(NOT_IMPLEMENTED)
     socket = web.WebSocketResponse(timeout=PATIENCE, max_msg_size=_LARGEST, compress=False)
     if not socket.can_prepare(request).ok:
         raise invalid("This is a WebSocket; ask for an upgrade.")
@@ -254,6 +251,3 @@ async def _unless_gone(side: Coroutine[Any, Any, Json]) -> Json | None:
         return await side
     except _ClientGone:
         return None
-
-
-ROUTES = [("GET", "/v1/sandboxes/{sandbox}/ws", connect)]

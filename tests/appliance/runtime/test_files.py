@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
+import pwd
 import socket
 import stat
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -276,46 +278,173 @@ def test_size_counts_regular_files_once(tree: WorkTree) -> None:
     assert tree.size() == len(b"inside") + len(b"deep")
 
 
-def test_a_racing_link_never_lets_anybody_out(tree: WorkTree, outside: Path) -> None:
-    """While somebody swaps a directory, and a file, with links to the outside, calls stay in or fail."""
-    root = tree.root
-    (root / "real").mkdir()
-    (root / "real" / "secret").write_bytes(b"inside")
-    (root / "fake").symlink_to(outside)
-    (root / "entry").write_bytes(b"inside")
-    done = threading.Event()
+def test_an_entry_is_told_by_itself(tree: WorkTree, outside: Path) -> None:
+    """Info never follows the last link, shows the real path, and knows the root."""
+    (tree.root / "file").chmod(0o4751)
+    file = tree.info("to-dir/../file")
+    assert (file.path, file.size, file.mode) == ("/workspace/file", 6, 0o4751)
+    assert file.permissions == "-rwsr-x--x"
+    assert file.owner == pwd.getpwuid(os.getuid()).pw_name and file.group
+    link = tree.info("out-absolute")
+    assert (link.type, link.symlink_target) == ("symlink", str(outside / "secret"))
+    assert tree.info("to-dir/sub").path == "/workspace/dir/sub"
+    assert tree.info("dir/sub/..").path == "/workspace/dir"
+    for path in ("", "/workspace", "dir/.."):
+        root = tree.info(path)
+        assert (root.path, root.name, root.is_dir) == ("/workspace", "workspace", True)
+    for path, there in {
+        "dangling": True,
+        "out-dir": True,
+        "loop": True,
+        "x": False,
+        "file/x": False,
+    }.items():
+        assert tree.exists(path) is there, path
+    for path in ("..", "/etc/passwd", "out-dir/secret"):
+        with pytest.raises(PathEscape):
+            tree.exists(path)
 
-    def swap() -> None:
-        while not done.is_set():
-            for source in ("real", "fake"):
-                (root / source).rename(root / "seat")
-                (root / "seat").rename(root / source)
-            (root / "next").write_bytes(b"inside")
-            (root / "next").rename(root / "entry")
-            (root / "next").symlink_to(outside / "secret")
-            (root / "next").rename(root / "entry")
 
-    racer = threading.Thread(target=swap)
-    racer.start()
-    seen: set[object] = set()
-    rounds = 0
-    try:
-        # Until the race was one: both faces of both were met. The suite's timeout bounds the loop.
-        while rounds < 500 or not seen >= {b"inside", FileNotFound, PathEscape, "written"}:
-            rounds += 1
-            for path in ("seat/secret", "entry"):
-                try:
-                    seen.add(tree.read(path, 100))
-                except (PathEscape, FileNotFound, NoSuchDirectory) as fault:
-                    seen.add(type(fault))
-            try:
-                tree.write("entry", b"inside", 0o600)
-                seen.add("written")
-            except PathEscape:
-                pass
-    finally:
-        done.set()
-        racer.join()
-    assert seen <= {b"inside", b"", FileNotFound, NoSuchDirectory, PathEscape, "written"}
-    assert (outside / "secret").read_bytes() == SECRET
+def test_removing_takes_links_and_not_their_targets(tree: WorkTree, outside: Path) -> None:
+    """Files, links and whole directories go; what links lead to stays; the root stays."""
+    for path in ("to-file", "out-absolute", "out-dir", "dangling", "loop", "to-dir", "file"):
+        tree.remove(path)
+        assert not os.path.lexists(tree.root / path)
+    (tree.root / "dir" / "sub" / "out").symlink_to(outside)
+    (tree.root / ("d/" * 200)).mkdir(parents=True)
+    os.mkfifo(tree.root / "d" / "pipe")
+    for path in ("dir", "/workspace/d"):
+        tree.remove(path)
+        assert not (tree.root / path.rpartition("/")[2]).exists()
     assert [file.name for file in outside.iterdir()] == ["secret"]
+    assert list((tree.root.parent / "aside").iterdir()) == []
+    with pytest.raises(FileNotFound):
+        tree.remove("dir")
+    for path in ("", "/workspace", "to-root/..", "../workspace", "out-dir/secret"):
+        with pytest.raises((FileFailed, PathEscape, FileNotFound)):
+            tree.remove(path)
+    assert tree.root.is_dir()
+
+
+def test_renaming_moves_and_replaces(tree: WorkTree, outside: Path) -> None:
+    """As rename(2) does it: files over files, links as links, never a directory that holds something."""
+    assert tree.rename("file", "dir/sub/moved").path == "/workspace/dir/sub/moved"
+    assert (tree.root / "dir/sub/moved").read_bytes() == b"inside"
+    assert tree.rename("dir/sub/moved", "dir/sub/deep").size == 6
+    moved = tree.rename("out-absolute", "dir/link")
+    assert (moved.type, moved.symlink_target) == ("symlink", str(outside / "secret"))
+    assert tree.rename("to-dir", "by-name").symlink_target == "dir"
+    assert tree.rename("dir/sub/..", "whole").path == "/workspace/whole"
+    (tree.root / "full").mkdir()
+    (tree.root / "full" / "x").touch()
+    refused = {
+        ("missing", "new"): FileNotFound,
+        ("whole", "missing/new"): FileNotFound,
+        ("whole", "full"): FileConflict,
+        ("full/x", "whole"): FileConflict,
+        ("whole", "full/x"): NoSuchDirectory,
+        ("whole", "whole/sub/below"): FileFailed,
+        ("whole", "../out"): PathEscape,
+        ("whole", "out-dir/new"): PathEscape,
+        ("../outside/secret", "stolen"): PathEscape,
+        ("out-dir/secret", "stolen"): PathEscape,
+        ("", "new"): FileFailed,
+        ("full", "/workspace"): FileFailed,
+    }
+    for (old, new), fault in refused.items():
+        with pytest.raises(fault):
+            tree.rename(old, new)
+    assert [file.name for file in outside.iterdir()] == ["secret"]
+
+
+def test_permissions_are_bits_and_no_more(tree: WorkTree, outside: Path) -> None:
+    """Files and directories, through links inside; set-user-id bits are dropped, pipes refused."""
+    secret = (outside / "secret").stat().st_mode
+    for path, name, mode in (
+        ("file", "file", 0o600),
+        ("to-file", "file", 0o4711),
+        ("dir", "dir", 0o1750),
+        ("", "", 0o700),
+    ):
+        tree.set_permissions(path, mode)
+        assert stat.S_IMODE((tree.root / name).stat().st_mode) == mode & 0o777
+    tree.set_permissions("file", 0)
+    tree.set_permissions("file", 0o644)  # One without any permissions can be given some again.
+    os.mkfifo(tree.root / "pipe", 0o600)
+    for path, fault in {
+        "pipe": FileFailed, "out-absolute": PathEscape, "missing": FileNotFound, "dangling": FileNotFound,
+    }.items():  # fmt: skip
+        with pytest.raises(fault):
+            tree.set_permissions(path, 0o777)
+    assert (outside / "secret").stat().st_mode == secret
+    assert stat.S_IMODE((tree.root / "pipe").stat().st_mode) == 0o600
+
+
+def test_links_replace_files_and_no_directories(tree: WorkTree) -> None:
+    """A link is made in one step, whatever it says; it is followed only as far as any other."""
+    tree.link("new/link", "../file")
+    tree.link("file", "/etc/passwd")
+    assert tree.info("new/link").symlink_target == "../file"
+    with pytest.raises(PathEscape):
+        tree.read("new/link", 10)
+    with pytest.raises(FileConflict):
+        tree.link("dir", "x")
+    with pytest.raises(FileFailed):
+        tree.link("", "x")
+
+
+def test_awkward_names_are_names(tree: WorkTree) -> None:
+    """Line feeds, blanks, leading dashes and 255 bytes are fine; one byte more is a fault of its own."""
+    for name in ("a\nb", " ", "-rf", "é" * 127, "x" * 255, "'\"*?"):
+        tree.write(name, name.encode())
+        assert tree.read(name, 1000) == name.encode()
+        assert tree.rename(name, f"dir/{name}").name == name
+        tree.remove(f"dir/{name}")
+    with pytest.raises(FileFailed, match="too long"):
+        tree.write("x" * 256, b"")
+
+
+def test_what_the_user_may_not_is_said(tree: WorkTree) -> None:
+    """Without root's powers a read-only directory refuses changes with a fault of its own."""
+    (tree.root / "dir").chmod(0o555)
+    (tree.root / "file").chmod(0o000)
+    calls = {
+        "write": lambda: tree.write("dir/new", b"x"),
+        "remove": lambda: tree.remove("dir/up"),
+        "rename": lambda: tree.rename("dir/up", "up"),
+        "mkdir": lambda: tree.make_directory("dir/new"),
+        "read": lambda: tree.read("file", 10),
+    }
+    told = _unprivileged(tree.root, calls)
+    (tree.root / "dir").chmod(0o755)
+    assert told == dict.fromkeys(calls, "FileDenied")
+
+
+def _unprivileged(root: Path, calls: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """Which faults calls meet in a process that is not root."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        told: dict[str, str] = {}
+        try:
+            if os.getuid() == 0:
+                for folder in (root, *root.parents[:-1]):
+                    if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/"):
+                        folder.chmod(0o755)
+                for path in (root, root / "dir", root / "file", root.parent):
+                    os.chown(path, 65534, 65534)
+                os.setgid(65534)
+                os.setuid(65534)
+            for name, call in calls.items():
+                try:
+                    call()
+                    told[name] = "done"
+                except RuntimeFault as fault:
+                    told[name] = type(fault).__name__
+        finally:
+            os.write(writing, repr(told).encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        told = ast.literal_eval(answer.read())
+    os.waitpid(child, 0)
+    return told
