@@ -1,4 +1,7 @@
-"""A process of the sandbox swaps directories and files for links to the outside while calls are under way."""
+"""Directories and files are swapped for links to the outside while calls are under way.
+
+Once by a process, as fast as it can, and once by the test, just before each system call in turn.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from edge.appliance.runtime.files import WorkTree
 from edge.appliance.runtime.search import find, replace, search
 from edge.appliance.runtime.watch import look
 
-SECRET = b"the outside's own"
+SECRET = b"what is the outside's own"
 INSIDE = b"inside"
 ROUNDS = 150
 """Rounds at least; more until both faces of the swap were met."""
@@ -25,8 +28,7 @@ ROUNDS = 150
 SWAPPER = """
 import ctypes, os, sys
 
-root, outside = sys.argv[1:]
-os.chdir(root)
+os.chdir(sys.argv[1])
 exchange = getattr(ctypes.CDLL(None), "renameat2", None)
 
 def swap(one, other):
@@ -45,16 +47,17 @@ while True:
 def outside(tmp_path: Path) -> Path:
     """What nobody may reach: a directory with the names that the tree has, too."""
     folder = tmp_path / "outside"
-    (folder / "below").mkdir(parents=True)
-    for name in ("secret", "below/secret"):
+    (folder / "below" / "new").mkdir(parents=True)
+    (folder / "made").mkdir()
+    for name in ("secret", "below/secret", "below/new/0", "made/0"):
         (folder / name).write_bytes(SECRET)
         (folder / name).chmod(0o640)
     return folder
 
 
 @pytest.fixture
-def tree(tmp_path: Path, outside: Path) -> Iterator[WorkTree]:
-    """A tree in which a process swaps until the test is over."""
+def calm(tmp_path: Path, outside: Path) -> WorkTree:
+    """A tree with three pairs to swap."""
     root = tmp_path / "workspace"
     for seat in ("seat", "above/seat"):
         (root / seat / "below").mkdir(parents=True)
@@ -64,10 +67,16 @@ def tree(tmp_path: Path, outside: Path) -> Iterator[WorkTree]:
     (root / "to-outside").symlink_to(outside)
     (root / "to-above").symlink_to("../../outside")
     (root / "to-secret").symlink_to("../outside/secret")
-    command = [sys.executable, "-c", SWAPPER, str(root), str(outside)]
+    return WorkTree(root)
+
+
+@pytest.fixture
+def tree(calm: WorkTree) -> Iterator[WorkTree]:
+    """A tree in which a process swaps until the test is over."""
+    command = [sys.executable, "-c", SWAPPER, str(calm.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as swapper:
         assert swapper.stdout is not None and swapper.stdout.readline() == b"swapping\n"
-        yield WorkTree(root)
+        yield calm
         assert swapper.poll() is None, "the swapper gave up, so there was no race"
         swapper.kill()
 
@@ -101,12 +110,21 @@ CALLS: dict[str, Callable[[WorkTree, int], object]] = {
     "rename back": lambda tree, n: tree.rename(f"{SEATS[n % 2]}/under", f"{SEATS[n % 2]}/below"),
     "link": lambda tree, n: tree.link(f"{SEATS[n % 2]}/linked", "secret"),
     "info": lambda tree, n: tree.info(f"{SEATS[n % 2]}/secret").size,
-    "list": lambda tree, n: {entry.name for entry in tree.entries(SEATS[n % 2], 9)},
+    "list": lambda tree, n: {entry.size for entry in tree.entries(SEATS[n % 2], 9)},
+    "list all": lambda tree, _: {entry.size for entry in tree.entries("", 9)},
     "find": lambda tree, _: [match.content for match in find(tree, "", "the outside's own")],
     "search": lambda tree, _: len(search(tree, "", "*")),
     "replace": lambda tree, n: replace(tree, [f"{SEATS[n % 2]}/secret"], "i", "i"),
     "watch": lambda tree, n: len(look(tree, SEATS[n % 2], recursive=True)),
 }
+
+
+def _innocent(name: str, answer: object) -> None:
+    """Nothing of the outside is in the answer."""
+    assert not isinstance(answer, bytes) or answer == INSIDE, name
+    assert name != "find" or not answer
+    assert not isinstance(answer, set) or len(SECRET) not in answer
+    assert name != "info" or answer != len(SECRET)
 
 
 def test_no_call_is_led_out(tree: WorkTree, outside: Path) -> None:
@@ -125,11 +143,75 @@ def test_no_call_is_led_out(tree: WorkTree, outside: Path) -> None:
                 met[name].add(type(fault).__name__)
                 continue
             met[name].add("done")
-            if isinstance(answer, bytes):
-                assert answer == INSIDE, name
-            assert name != "find" or answer == []
-            assert name != "info" or answer != len(SECRET)
+            _innocent(name, answer)
         round_ += 1
     assert _picture(outside) == before
     assert (outside / "secret").read_bytes() == SECRET
     assert open_descriptors() == descriptors
+
+
+PAIRS = (("seat", "to-outside"), ("entry", "to-secret"), ("above/seat", "above/../to-above"))
+SYSTEM_CALLS = "open stat fstat readlink mkdir rename unlink symlink chmod fchmod scandir".split()
+
+
+class Swapper:
+    """Swaps all pairs just before the system call of a given number, made through ``os``."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root = root
+        self._rename = os.rename
+        self.count = 0
+        self.at = -1
+        for name in SYSTEM_CALLS:
+            monkeypatch.setattr(os, name, self._watched(getattr(os, name)))
+
+    def _watched(self, call: Callable[..., object]) -> Callable[..., object]:
+        def watched(*args: object, **more: object) -> object:
+            if self.count == self.at:
+                self.swap()
+            self.count += 1
+            return call(*args, **more)
+
+        return watched
+
+    def swap(self) -> None:
+        between = self._root / "between"
+        for one, other in PAIRS:
+            self._rename(self._root / one, between)
+            self._rename(self._root / other, self._root / one)
+            self._rename(between, self._root / other)
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["to links", "from links"])
+@pytest.mark.parametrize("name", CALLS)
+def test_no_moment_is_the_wrong_one(
+    calm: WorkTree, outside: Path, name: str, swapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its system calls the swap comes before, a call stays in the tree or fails."""
+    before = _picture(outside)
+    with monkeypatch.context() as patched:
+        swapper = Swapper(calm.root, patched)
+        moments = 0
+        while True:
+            if swapped:
+                swapper.swap()
+            swapper.count, swapper.at = 0, moments
+            answer: object = None
+            try:
+                answer = CALLS[name](calm, moments)
+            except RuntimeFault:
+                pass
+            over = swapper.count <= moments
+            swapper.at = -1
+            if over == swapped:  # Swapped back, if the call did not last that long.
+                swapper.swap()
+            _innocent(name, answer)
+            if over:
+                break
+            moments += 1
+            if not (calm.root / "seat" / "below").exists():
+                (calm.root / "seat" / "under").rename(calm.root / "seat" / "below")
+            if not (calm.root / "above/seat" / "below").exists():
+                (calm.root / "above/seat" / "under").rename(calm.root / "above/seat" / "below")
+    assert moments > 2
+    assert _picture(outside) == before
