@@ -161,7 +161,7 @@ def faults(path: str) -> Iterator[None]:
         yield
     except RuntimeFault:
         raise
-    except UnicodeEncodeError:
+    except ValueError:  # No UTF-8, or a NUL.
         raise FileFailed(f"{path}: not a valid name.") from None
     except OSError as error:
         fault, text = _FAULTS.get(error.errno or 0, (FileFailed, "{path}: {reason}."))
