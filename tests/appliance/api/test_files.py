@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from nullspace.types import FileInfo
-from service import KEY, Service
+from service import KEY, PAUSES, Service
 
 from edge.appliance.api import files as module
 
@@ -69,6 +69,104 @@ async def test_nothing_escapes(service: Service, base: str, path: str) -> None:
     for method in ("GET", "PUT"):
         answer, _ = await service.raw(method, f"{base}/file?path={path}", headers=headers)
         assert answer.status in (400, 404)
+
+
+async def test_moving_and_removing(service: Service, base: str) -> None:
+    """Rename, make, ask for, set permissions, remove: each with the answer the client reads."""
+
+    async def call(name: str, **body: Any) -> Any:
+        status, answer = await service.api("POST", f"{base}/files/{name}", body | {"user": None})
+        assert status == 200, answer
+        return answer
+
+    made = await call("write", path="a/f", content="x")
+    assert FileInfo(**made).permissions == "-rw-r--r--" and made["owner"] and made["group"]
+    await call("mkdir", path="b/c")
+    moved = await call("rename", old_path="a/f", new_path="/workspace/b/c/g")
+    assert FileInfo(**moved).path == "/workspace/b/c/g"
+    await call("permissions", path="b/c/g", permissions="4750")
+    assert (await call("info", path="b/c/g"))["mode"] == "0750"
+    for path, there in {
+        "b/c/g": True,
+        "a/f": False,
+        "b": True,
+        "/": True,
+        "b/c/g/h": False,
+    }.items():
+        assert await call("exists", path=path) == {"exists": there}
+    assert (await call("info", path="/"))["path"] == "/workspace"
+    await call("remove", path="b")
+    assert await call("exists", path="b") == {"exists": False}
+    await call("write", path="w/\n odd", content="needle\n")
+    assert await call("find", path="/", pattern="needle") == [
+        {"file": "/workspace/w/\n odd", "line": 1, "content": "needle"}
+    ]
+    assert await call("search", path="/", pattern="* odd") == ["/workspace/w/\n odd"]
+    replaced = await call(
+        "replace", files=["w/\n odd"], pattern="needle", replacement="", dry_run=True
+    )
+    assert replaced == {
+        "replacements": 1, "files_modified": 1, "files_skipped": 0, "binary_files_skipped": 0, "dry_run": True,
+    }  # fmt: skip
+    assert (await call("replace", files=["w/\n odd"], pattern="needle", replacement="pin"))[
+        "replacements"
+    ] == 1
+
+
+async def test_what_is_in_the_way_has_a_code(service: Service, base: str) -> None:
+    """Conflicts, missing things, roots and malformed bodies: nothing is a 500."""
+    for path in ("f", "d/x", "e/x"):
+        await service.api("POST", f"{base}/files/write", {"path": path, "content": ""})
+    cases: list[tuple[str, dict[str, Any], tuple[int, str]]] = [
+        ("rename", {"old_path": "d", "new_path": "e"}, (409, "file_conflict")),
+        ("rename", {"old_path": "f", "new_path": "d"}, (409, "file_conflict")),
+        ("rename", {"old_path": "none", "new_path": "g"}, (404, "file_not_found")),
+        ("rename", {"old_path": "f", "new_path": "none/g"}, (404, "file_not_found")),
+        ("rename", {"old_path": "d", "new_path": "d/in"}, (400, "invalid_request")),
+        ("rename", {"old_path": "f"}, (400, "invalid_request")),
+        ("mkdir", {"path": "f"}, (409, "file_conflict")),
+        ("remove", {"path": "none"}, (404, "file_not_found")),
+        ("remove", {"path": "/workspace"}, (400, "invalid_request")),
+        ("permissions", {"path": "f", "permissions": "rwx"}, (400, "invalid_request")),
+        ("permissions", {"path": "f", "permissions": "888"}, (400, "invalid_request")),
+        ("permissions", {"path": "f", "permissions": "644\n"}, (400, "invalid_request")),
+        ("permissions", {"path": "none", "permissions": "644"}, (404, "file_not_found")),
+        ("find", {"path": "none", "pattern": "x"}, (404, "file_not_found")),
+        ("find", {"path": "d", "pattern": ""}, (400, "invalid_request")),
+        ("search", {"path": "f", "pattern": "x"}, (404, "file_not_found")),
+        ("search", {"path": "d", "pattern": "x" * 2000}, (400, "invalid_request")),
+        ("replace", {"files": ["none"], "pattern": "x", "replacement": ""}, (404, "file_not_found")),
+        ("replace", {"files": ["f"] * 1001, "pattern": "x", "replacement": ""}, (400, "invalid_request")),
+        ("exists", {"path": "../x"}, (400, "invalid_request")),
+        ("exists", {"path": "a" * 5000}, (400, "invalid_request")),
+    ]  # fmt: skip
+    for name, body, wanted in cases:
+        assert await _code(service, "POST", f"{base}/files/{name}", body) == wanted, (name, body)
+
+
+JSON_CALLS: dict[str, dict[str, Any]] = {
+    "write": {"path": "f", "content": ""}, "read": {"path": "f"}, "info": {"path": "f"}, "exists": {"path": "f"},
+    "rename": {"old_path": "f", "new_path": "f"}, "mkdir": {"path": "d"}, "find": {"path": "/", "pattern": "x"},
+    "permissions": {"path": "f", "permissions": "644"}, "search": {"path": "/", "pattern": "x"},
+    "replace": {"files": ["f"], "pattern": "x", "replacement": "y"}, "remove": {"path": "d"},
+}  # fmt: skip
+
+
+async def test_a_call_wakes_what_resumes_by_itself(service: Service) -> None:
+    """Each one of them; without auto_resume each is refused, and the sandbox stays paused."""
+    for body, wanted in ((PAUSES, 200), ({"timeout_action": "hibernate"}, 409)):
+        sandbox = f"/v1/sandboxes/{await service.create(**body)}"
+        for path in ("f", "d/x"):
+            await service.api("POST", f"{sandbox}/files/write", {"path": path, "content": ""})
+        calls = [("POST", f"{sandbox}/files/{name}", said) for name, said in JSON_CALLS.items()]
+        calls += [("GET", f"{sandbox}/files", None)]
+        for method, path, said in calls:
+            await service.api("POST", f"{sandbox}/hibernate")
+            status, answer = await service.api(method, path, said)
+            assert status == wanted, (path, answer)
+            _, info = await service.api("GET", sandbox)
+            assert info["status"] == ("running" if wanted == 200 else "paused")
+            assert wanted == 200 or answer["code"] == "sandbox_not_ready"
 
 
 async def _code(service: Service, method: str, path: str, body: Any = None) -> tuple[int, str]:
