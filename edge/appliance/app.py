@@ -27,6 +27,7 @@ from edge.appliance.api import (
     sandboxes,
     sockets,
     transfer,
+    uploads,
 )
 from edge.appliance.api.http import answer, parts
 from edge.appliance.parts import PARTS, Parts
@@ -56,8 +57,8 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    public = (open_routes, sandboxes, exec_api, sockets, files, transfer, previews, lifecycle)
-    for module in (*public, internal, operator):
+    public = (open_routes, sandboxes, exec_api, sockets, files, transfer, uploads, previews)
+    for module in (*public, lifecycle, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     return app
@@ -137,6 +138,8 @@ def _render(error: ApiError, request_id: str) -> web.Response:
     }
     if error.details:
         body["details"] = dict(error.details)
+    if error.error_detail is not None:
+        body["error_detail"] = {**error.error_detail, "request_id": request_id}
     response = answer(body, problem.status)
     response.headers.update(error.headers)
     return response

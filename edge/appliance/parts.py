@@ -26,6 +26,7 @@ from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
 from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
+from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
 from edge.core.target import Site
 from edge.state.redis import Publisher
@@ -51,6 +52,7 @@ class Parts:
     sandboxes: Sandboxes
     usage: UsageCounter
     links: FileLinks
+    uploads: Uploads
     creates: Idempotency[dict[str, object]]
     wall: Callable[[], float]
     log: Log
@@ -137,6 +139,7 @@ def build_parts(
         usage=UsageCounter(grants, sandboxes, store),
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
+        uploads=Uploads(wall),
         wall=wall,
         log=log,
     )

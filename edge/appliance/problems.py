@@ -25,6 +25,8 @@ class ApiError(Exception):
     message: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    error_detail: Mapping[str, object] | None = None
+    """What the client makes its own kinds of upload errors of; only with ``file_upload_error``."""
 
     def __str__(self) -> str:
         return f"{self.problem.code}: {self.message or self.problem.message}"
@@ -75,6 +77,12 @@ FILE_CONFLICT = _client(
 )
 INSUFFICIENT_STORAGE = _client(
     "insufficient_storage", 507, "The disk is full.", "Remove what is not needed any more."
+)
+UPLOAD_NOT_FOUND = _client(
+    "upload_not_found", 404, "The sandbox has no such upload.", "Begin a new one."
+)
+FILE_UPLOAD_ERROR = _client(
+    "file_upload_error", 409, "The upload cannot go on.", "See error_detail.reason."
 )
 REQUEST_TIMEOUT = _client(
     "request_timeout", 408, "The body did not come in time.", "Send it without long breaks."

@@ -29,10 +29,6 @@ SHORTEST_TTL, LONGEST_TTL = 60, 86_400
 LONGEST_REASON = 500
 """Characters of an operator's words."""
 
-LONGEST_PATTERN = 1024
-MOST_FILES = 1000
-"""Files that one call names."""
-
 # RFC 9110 section 7.2: a name, an IPv4 address or a bracketed IPv6 address, and perhaps a port.
 _HOST = re.compile(
     r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
@@ -73,11 +69,13 @@ TimeoutMs = Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)]
 TimeoutAction = Literal["destroy", "hibernate"]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What all bodies have in common."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class Network(_Body):
+class Network(Body):
     """``network`` of a create."""
 
     allow_public_traffic: bool | None = None
@@ -86,7 +84,7 @@ class Network(_Body):
     deny_out: list[Any] | None = None
 
 
-class WarmPool(_Body):
+class WarmPool(Body):
     """``warm_pool`` of a create."""
 
     id: Name | None = None
@@ -100,13 +98,13 @@ class WarmPool(_Body):
         return self
 
 
-class Lifecycle(_Body):
+class Lifecycle(Body):
     """``lifecycle`` of a create: the older spelling of ``timeout_action``."""
 
     on_timeout: Literal["destroy", "pause"] | None = None
 
 
-class Create(_Body):
+class Create(Body):
     """``POST /v1/sandboxes``."""
 
     template: Name = "base"
@@ -149,14 +147,14 @@ class Create(_Body):
         return self
 
 
-class SetTimeout(_Body):
+class SetTimeout(Body):
     """``POST S/timeout``."""
 
     timeout_ms: TimeoutMs
     timeout_action: TimeoutAction | None = None
 
 
-class Exec(_Body):
+class Exec(Body):
     """``POST S/exec``. ``timeout_secs`` bounds foreground commands only."""
 
     command: Line
@@ -168,7 +166,7 @@ class Exec(_Body):
     shell: bool | None = None
 
 
-class Frame(_Body):
+class Frame(Body):
     """What every message of a command's WebSocket has. ``id`` is the client's own and comes back."""
 
     type: Name
@@ -185,7 +183,7 @@ class ExecConnect(Frame):
     pid: int
 
 
-class Stdin(_Body):
+class Stdin(Body):
     """``POST S/processes/{pid}/stdin``, and ``exec_stdin``: text, or bytes as base64."""
 
     data: str | None = None
@@ -204,97 +202,19 @@ class Stdin(_Body):
             raise invalid("The data cannot be decoded.") from None
 
 
-class FilePath(_Body):
-    """A path in a sandbox. ``user`` is accepted and means nothing here: there is only one."""
-
-    path: Line
-    user: str | None = None
-
-
-class FileRead(FilePath):
-    """``POST S/files/read``."""
-
-    encoding: Literal["utf8", "base64"] = "utf8"
-
-
-class FileWrite(FilePath):
-    """``POST S/files/write``."""
-
-    content: str
-    encoding: Literal["utf8", "base64"] = "utf8"
-
-
-class FileRename(_Body):
-    """``POST S/files/rename``."""
-
-    old_path: Line
-    new_path: Line
-    user: str | None = None
-
-
-class FilePermissions(FilePath):
-    """``POST S/files/permissions``: octal digits, such as ``755`` or ``0644``."""
-
-    permissions: Annotated[str, Field(pattern=r"^[0-7]{3,4}$")]
-
-
-class FilePattern(FilePath):
-    """``POST S/files/find`` (text in files) and ``S/files/search`` (a shell pattern for names)."""
-
-    pattern: Annotated[Line, Field(max_length=LONGEST_PATTERN)]
-
-
-class FileReplace(_Body):
-    """``POST S/files/replace``."""
-
-    files: Annotated[list[Line], Field(max_length=MOST_FILES)]
-    pattern: Annotated[Line, Field(max_length=LONGEST_PATTERN)]
-    replacement: Text
-    dry_run: bool = False
-    user: str | None = None
-
-
-class FileBatch(_Body):
-    """The manifest of ``POST S/files/batch-write``: which part of the body goes where."""
-
-    class File(_Body):
-        """One file; ``field`` is the name of its part."""
-
-        path: Line
-        field: Line
-
-    files: Annotated[list[File], Field(max_length=MOST_FILES)]
-    user: str | None = None
-
-
-class FileLink(FilePath):
-    """``POST S/files/download-url`` and ``S/files/upload-url``. Archives are made of volumes only."""
-
-    archive_format: None = None
-
-
-class FileWatch(FilePath):
-    """The first message of a client that watches a directory."""
-
-    type: Literal["file_watch"]
-    id: Name
-    recursive: bool = False
-    timeout_secs: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
-
-
-class Host(_Body):
+class Host(Body):
     """``POST S/host``. The port is judged where all ports are."""
 
     port: Any
 
 
-class Signed(_Body):
+class Signed(Body):
     """``POST S/ports/{p}/signed-preview-url``."""
 
     expires_in_seconds: int | None = None
 
 
-class ProxyTarget(_Body):
+class ProxyTarget(Body):
     """``POST S/ports/{p}/preview-proxy-target``. No ``transports`` = both."""
 
     expires_in_seconds: int | None = None
@@ -304,13 +224,13 @@ class ProxyTarget(_Body):
     include_traffic_token_hint: bool | None = None
 
 
-class Switch(_Body):
+class Switch(Body):
     """An operator's disable or enable. ``reason`` goes to the audit trail."""
 
     reason: Annotated[Text, Field(max_length=LONGEST_REASON)] | None = None
 
 
-class Readiness(_Body):
+class Readiness(Body):
     """``POST S/ports/{p}/readiness``."""
 
     kind: Literal["tcp", "http"] = "tcp"

@@ -19,8 +19,8 @@ KEY = "nsk_sdk_test"
 
 
 @pytest.fixture(scope="module")
-def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the control plane of this module's tests listens."""
+def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """Where the control plane of this module's tests listens, and its process."""
     said = {
         "port": 0,
         "api_key": KEY,
@@ -40,11 +40,23 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child.stdin.write(json.dumps(said).encode() + b"\n")
     child.stdin.flush()
     listening = json.loads(child.stdout.readline())
-    yield f"http://127.0.0.1:{listening['port']}"
+    yield f"http://127.0.0.1:{listening['port']}", child.pid
     child.send_signal(signal.SIGTERM)
     assert child.wait(20) == 0
     child.stdin.close()
     child.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def base_url(_started: tuple[str, int]) -> str:
+    """Where the control plane listens."""
+    return _started[0]
+
+
+@pytest.fixture(scope="module")
+def control_plane(_started: tuple[str, int]) -> int:
+    """The pid of the control plane."""
+    return _started[1]
 
 
 @pytest.fixture(autouse=True)

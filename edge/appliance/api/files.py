@@ -12,8 +12,7 @@ from aiohttp import web
 
 from edge.appliance.api.faults import told
 from edge.appliance.api.http import answer, parts, query, read, sandbox_id, whole
-from edge.appliance.problems import invalid
-from edge.appliance.requests import (
+from edge.appliance.file_requests import (
     FilePath,
     FilePattern,
     FilePermissions,
@@ -22,6 +21,7 @@ from edge.appliance.requests import (
     FileReplace,
     FileWrite,
 )
+from edge.appliance.problems import invalid
 from edge.appliance.runtime import Replaced
 from edge.appliance.runtime import search as searching
 from edge.appliance.runtime.files import WorkTree

@@ -15,8 +15,9 @@ from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 from edge.appliance.api.faults import told
 from edge.appliance.api.files import checked, files
 from edge.appliance.api.http import MAX_JSON, answer, parts, query, read, sandbox_id
+from edge.appliance.file_requests import FileBatch, FileLink
 from edge.appliance.problems import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ApiError, invalid
-from edge.appliance.requests import FileBatch, FileLink, parse
+from edge.appliance.requests import parse
 from edge.appliance.runtime import NoSuchSandbox, RuntimeFault
 from edge.appliance.runtime.staged import Staged
 from edge.appliance.views import Json, file_view

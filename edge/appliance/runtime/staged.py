@@ -65,21 +65,26 @@ class Aside:
     def receive(self, what: str, limit: int) -> Staged:
         """A new, empty file for ``what`` of at most ``limit`` bytes. Raises `RuntimeFault`."""
         with faults(what):
-            return Staged(self.open(), what, limit)
+            return Staged(self.open(), secrets.token_hex(16), what, limit, os.O_CREAT | os.O_EXCL)
+
+    def again(self, name: str, what: str, limit: int) -> Staged:
+        """A file that was begun and kept. Raises `RuntimeFault`."""
+        with faults(what):
+            return Staged(self.open(), name, what, limit)
 
 
 class Staged:
     """A file that is being received. Used by one thread at a time; close it in any case."""
 
-    def __init__(self, aside: int, what: str, limit: int) -> None:
+    def __init__(self, aside: int, name: str, what: str, limit: int, flags: int = 0) -> None:
         self._what = what
         self._limit = limit
         self._aside = aside
-        self._name = secrets.token_hex(16)
+        self._name = name
         self.size = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags |= os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._file = os.open(self._name, flags, 0o644, dir_fd=aside)
+            self._file = os.open(name, flags, 0o644, dir_fd=aside)
         except OSError:
             os.close(aside)
             raise
@@ -135,14 +140,23 @@ class Staged:
         with faults(path):
             return paths.walk(path, place, create=True)[1]
 
+    def keep(self) -> str:
+        """Close it without removing it; its name, for `Aside.again`."""
+        self._close(remove=False)
+        return self._name
+
     def close(self) -> None:
-        """Remove it unless it was published. Harmless when repeated."""
+        """Remove it unless it was published or kept. Harmless when repeated."""
+        self._close(remove=True)
+
+    def _close(self, *, remove: bool) -> None:
         if not self._open:
             return
         self._open = False
         os.close(self._file)
-        with suppress(OSError):
-            os.unlink(self._name, dir_fd=self._aside)
+        if remove:
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._aside)
         os.close(self._aside)
 
 
