@@ -286,7 +286,7 @@ def test_a_gigabyte_goes_up_and_down_in_little_memory(
     login: Login, control_plane: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FILES_MIB=1024 makes it one; the control plane's memory does not grow with it."""
-    mib = int(os.environ.get("FILES_MIB", "96"))
+    mib = int(os.environ.get("FILES_MIB", "256"))
     if not Path(f"/proc/{control_plane}/clear_refs").exists():
         pytest.skip("needs /proc: Linux")
     piece = os.urandom(1 << 20)
