@@ -120,7 +120,10 @@ QUOTA_EXCEEDED = _client(
     "quota_exceeded", 409, "The limit is reached.", "Delete what is not needed any more."
 )
 PAYLOAD_TOO_LARGE = _client(
-    "payload_too_large", 413, "The body is too large.", "Send less; details.limit is in bytes."
+    "payload_too_large",
+    413,
+    "The body is too large.",
+    "Send less, or ask for less; details.limit is in bytes.",
 )
 STDIN_CLOSED = _client(
     "stdin_closed",

@@ -91,8 +91,11 @@ def test_errors_are_the_clients_own(sandbox: Sandbox) -> None:
         with pytest.raises(SandboxError) as refused:
             files.write(path, "")
         assert refused.value.code == "invalid_request"
-    with pytest.raises(SandboxError):
+    with pytest.raises(SandboxError, match="is a directory"):
         b"".join(files.read("d", format="stream"))
+    with pytest.raises(SandboxError, match="leads out") as refused:
+        files.write("../x", iter([BIG] * 3))  # Told although the body has not been read.
+    assert refused.value.code == "invalid_request"
 
 
 def test_a_batch(sandbox: Sandbox) -> None:

@@ -210,7 +210,10 @@ class WorkTree:
         def move(name: str, directory: int) -> None:
             def to(other: str, there: int) -> None:
                 _not_root(name, other)
-                os.rename(name, other, src_dir_fd=directory, dst_dir_fd=there)
+                try:
+                    os.rename(name, other, src_dir_fd=directory, dst_dir_fd=there)
+                except NotADirectoryError:
+                    raise FileConflict(f"{new}: what is there is not a directory.") from None
 
             os.stat(name, dir_fd=directory, follow_symlinks=False)
             with faults(new):

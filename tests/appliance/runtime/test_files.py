@@ -342,7 +342,7 @@ def test_renaming_moves_and_replaces(tree: WorkTree, outside: Path) -> None:
         ("whole", "missing/new"): FileNotFound,
         ("whole", "full"): FileConflict,
         ("full/x", "whole"): FileConflict,
-        ("whole", "full/x"): NoSuchDirectory,
+        ("whole", "full/x"): FileConflict,
         ("whole", "whole/sub/below"): FileFailed,
         ("whole", "../out"): PathEscape,
         ("whole", "out-dir/new"): PathEscape,
