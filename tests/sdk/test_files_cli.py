@@ -15,6 +15,7 @@ import pytest
 from nullspace import Sandbox
 
 Login = dict[str, Any]
+PROGRAM = [str(Path(sys.executable).with_name("nullspace")), "sandbox"]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,19 +27,23 @@ def sandbox(login: Login) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def cli(login: Login, tmp_path: Path) -> Cli:
-    """Runs the program and gives what it printed; it has to succeed unless ``code`` says otherwise."""
-    environment = {
+def environment(login: Login, tmp_path: Path) -> dict[str, str]:
+    """What the program is told by its environment."""
+    return {
         **os.environ,
         "NULLSPACE_API_URL": login["base_url"],
         "NULLSPACE_API_KEY": login["api_key"],
         "HOME": str(tmp_path),
     }
 
+
+@pytest.fixture
+def cli(environment: dict[str, str]) -> Cli:
+    """Runs the program and gives what it printed; it has to succeed unless ``code`` says otherwise."""
+
     def run(*words: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
-        program = [str(Path(sys.executable).with_name("nullspace")), "sandbox", *words]
         ran = subprocess.run(
-            program, input=stdin, capture_output=True, text=True, env=environment, timeout=60, check=False
+            [*PROGRAM, *words], input=stdin, capture_output=True, text=True, env=environment, timeout=60, check=False
         )  # fmt: skip
         assert ran.returncode == code, (words, ran.stdout, ran.stderr)
         return ran
@@ -91,10 +96,13 @@ def test_uploads(sandbox: Sandbox, cli: Cli, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_watching(sandbox: Sandbox, cli: Cli) -> None:
-    """Events are lines of JSON, until its time is over."""
+def test_watching(sandbox: Sandbox, environment: dict[str, str]) -> None:
+    """Events are lines of JSON, told as they come."""
     sandbox.commands.run(
         "while sleep 0.05; do date +%N > changing; done", shell=True, background=True
     )
-    lines = cli("file", "watch", sandbox.id, "/", "--timeout", "1.5").stdout.splitlines()
-    assert {json.loads(line)["path"] for line in lines} == {"/workspace/changing"}
+    words = ["file", "watch", sandbox.id, "/", "--timeout", "60"]
+    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, env=environment) as watching:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["path"] == "/workspace/changing"
+        watching.kill()

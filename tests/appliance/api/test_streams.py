@@ -204,7 +204,6 @@ async def test_what_cannot_be_later_ends_the_stream_only(
         ("sb_nobody00/ws?channel=exec", {}, 404, "sandbox_not_found"),
         ("{}/ws?channel=exec", {"headers": {}}, 401, "unauthorized"),
         ("{}/ws?channel=pty", {}, 501, "not_implemented"),
-        ("{}/ws?channel=pty", {}, 501, "not_implemented"),
         ("{}/ws?channel=", {}, 501, "not_implemented"),
         ("{}/pty", {}, 501, "not_implemented"),
     ],
