@@ -149,7 +149,7 @@ STEPS = st.one_of(
 )
 
 
-@examples(100)
+@examples(60)
 @given(st.lists(STEPS, max_size=25))
 def test_calls_do_what_they_would_do_to_a_dict(steps: list[tuple[str, ...]]) -> None:
     """Done or refused alike, and the same tree afterwards; reading, listing and searching agree with it."""
@@ -236,7 +236,7 @@ def _attack(tree: WorkTree, step: tuple[str, ...]) -> object:
             return call(path)
 
 
-@examples(150)
+@examples(100)
 @given(st.lists(HOSTILE_STEPS, max_size=25))
 def test_nothing_outside_is_read_or_changed(steps: list[tuple[str, ...]]) -> None:
     """Whatever paths and links say: our own faults only, canaries untouched, no descriptor left open."""
