@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import FormData
 from nullspace.types import FileInfo
 from service import KEY, PAUSES, Service
 
@@ -167,6 +170,42 @@ async def test_a_call_wakes_what_resumes_by_itself(service: Service) -> None:
             _, info = await service.api("GET", sandbox)
             assert info["status"] == ("running" if wanted == 200 else "paused")
             assert wanted == 200 or answer["code"] == "sandbox_not_ready"
+
+
+READING = {"read", "info", "exists", "find", "search"}
+
+
+async def test_what_a_restart_left_can_be_read_and_not_changed(tmp_path: Path) -> None:
+    """Every call of the kind; nothing of an upload that was under way is left."""
+    async with Service(tmp_path) as before:
+        sandbox = f"/v1/sandboxes/{await before.create()}"
+        await before.api("POST", f"{sandbox}/files/write", {"path": "f", "content": "kept"})
+        [work] = tmp_path.rglob("workspace")
+        (work.parent / "aside" / "half").write_bytes(b"")
+    async with Service(tmp_path) as after:
+        assert not (work.parent / "aside").exists()
+        for name, said in JSON_CALLS.items():
+            status, answer = await after.api("POST", f"{sandbox}/files/{name}", said)
+            assert (status == 200) is (name in READING), (name, answer)
+            assert name in READING or answer["code"] == "sandbox_not_ready"
+        assert (await after.api("GET", f"{sandbox}/files"))[0] == 200
+        headers = {"Authorization": f"Bearer {KEY}"}
+        _, data = await after.raw("GET", f"{sandbox}/file?path=f", headers=headers)
+        assert data == b"kept"
+        form = FormData(default_to_multipart=True)
+        form.add_field("manifest", '{"files": []}', filename="manifest.json")
+        upload = {
+            "kind": "file", "source_kind": "spooled_stream", "target_path": "x", "content_length": 0,
+        }  # fmt: skip
+        for method, path, body in (
+            ("PUT", "file?path=f", b"new"),
+            ("POST", "files/batch-write", form),
+            ("POST", "uploads", json.dumps(upload)),
+            ("GET", "ws", None),
+        ):
+            refused, _ = await after.raw(method, f"{sandbox}/{path}", data=body, headers=headers)
+            assert refused.status == 409, path
+        assert [path.name for path in work.parent.rglob("*")] == ["workspace", "f"]
 
 
 async def _code(service: Service, method: str, path: str, body: Any = None) -> tuple[int, str]:
