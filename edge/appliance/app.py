@@ -23,6 +23,7 @@ from edge.appliance.api import (
     lifecycle,
     open_routes,
     operator,
+    pools,
     previews,
     sandboxes,
     sockets,
@@ -57,7 +58,7 @@ def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
-    public = (open_routes, sandboxes, exec_api, sockets, files, transfer, uploads, previews)
+    public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
     for module in (*public, lifecycle, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)

@@ -21,6 +21,7 @@ from edge.appliance.idempotency import Idempotency
 from edge.appliance.keys import SigningKeys
 from edge.appliance.links import FileLinks
 from edge.appliance.minter import Minter
+from edge.appliance.pools.pools import Pools
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
@@ -50,6 +51,7 @@ class Parts:
     minter: Minter
     grants: Grants
     sandboxes: Sandboxes
+    pools: Pools
     usage: UsageCounter
     links: FileLinks
     uploads: Uploads
@@ -136,6 +138,7 @@ def build_parts(
         minter=minter,
         grants=grants,
         sandboxes=sandboxes,
+        pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
         usage=UsageCounter(grants, sandboxes, store),
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),

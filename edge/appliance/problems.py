@@ -57,6 +57,9 @@ NOT_FOUND = _client("not_found", 404, "There is nothing of this name.", "Check t
 SNAPSHOT_NOT_FOUND = _client(
     "snapshot_not_found", 404, "The snapshot does not exist.", "Read snapshot_id of the sandbox."
 )
+WARM_POOL_NOT_FOUND = _client(
+    "warm_pool_not_found", 404, "The warm pool does not exist.", "List the warm pools."
+)
 PREVIEW_GRANT_NOT_FOUND = _client(
     "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
 )

@@ -67,6 +67,7 @@ Line = Annotated[Text, Field(min_length=1)]
 Envs = Annotated[dict[Text, Text], AfterValidator(_environment)]
 TimeoutMs = Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)]
 TimeoutAction = Literal["destroy", "hibernate"]
+CheckoutMode = Literal["prefer", "require", "bypass"]
 
 
 class Body(BaseModel):
@@ -83,12 +84,21 @@ class Network(Body):
     allow_out: list[Any] | None = None
     deny_out: list[Any] | None = None
 
+    @property
+    def custom(self) -> bool:
+        """Whether anything in it is not as it would be without it."""
+        return (
+            self.allow_public_traffic is False
+            or self.mask_request_host is not None
+            or bool(self.allow_out or self.deny_out)
+        )
+
 
 class WarmPool(Body):
-    """``warm_pool`` of a create."""
+    """``warm_pool`` of a create. No ``mode`` = what the pool says, `prefer` where it says nothing."""
 
     id: Name | None = None
-    mode: Literal["prefer", "require", "bypass"] = "prefer"
+    mode: CheckoutMode | None = None
     wait_ms: Annotated[int, Field(ge=0, le=600_000)] | None = None
 
     @model_validator(mode="after")
@@ -252,9 +262,19 @@ def lifetime(asked: int | None) -> int:
 
 def parse(model: type[B], body: bytes) -> B:
     """The body as a model; an empty body is an empty object. Raises `ApiError` (invalid_request)."""
+    return validated(model, parse_object(body))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The body as an object; an empty body is an empty one. Raises `ApiError` (invalid_request)."""
     document = read_json(body or b"{}")
     if not isinstance(document, dict):
         raise invalid("The body must be a JSON object.")
+    return document
+
+
+def validated(model: type[B], document: dict[str, Any]) -> B:
+    """An object as a model. Raises `ApiError` (invalid_request)."""
     try:
         return model.model_validate(document)
     except ValidationError as e:

@@ -43,6 +43,11 @@ def _nothing(_: Sandbox) -> None:
     """Nothing else has to be kept."""
 
 
+def new_id() -> str:
+    """An id that no sandbox has."""
+    return f"sb_{secrets.token_hex(8)}"
+
+
 class Sandboxes:
     """All sandboxes. ``wall`` is Unix time in seconds; timeouts run by the running loop's clock.
 
@@ -121,16 +126,20 @@ class Sandboxes:
         cwd: str | None,
         timeout_ms: int,
         timeout_action: TimeoutAction,
+        place: str | None = None,
         kept: Callable[[Sandbox], None] = _nothing,
     ) -> Sandbox:
         """A new sandbox, running. ``kept`` is called with it, once, to write to the store what has to be
         there together with the sandbox or not at all.
 
+        ``place``: an id whose place in the runtime is made already (by a warm pool) and now is this
+        sandbox's. It is taken over before anything is awaited.
+
         Raises `ApiError` (create_failed, invalid_request).
         """
         self._created += 1
         sandbox = Sandbox(
-            id=f"sb_{secrets.token_hex(8)}",
+            id=place or new_id(),
             number=self._created,
             plan=plan,
             created_at=self._wall(),
@@ -142,7 +151,7 @@ class Sandboxes:
 
         async def start() -> None:
             async with sandbox.lock:
-                await self._transitions.start(sandbox, envs, cwd, kept)
+                await self._transitions.start(sandbox, envs, cwd, kept, made=place is not None)
 
         await self._scope.shared(start(), name=f"create {sandbox.id}")
         return sandbox

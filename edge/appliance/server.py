@@ -89,6 +89,7 @@ class ControlPlane:
             ) from None
         self.port = self._runner.addresses[0][1]
         self._parts.minter.reserved |= {self.port}
+        self._parts.pools.start()
 
     @property
     def in_error(self) -> int:
@@ -103,7 +104,9 @@ class ControlPlane:
                 await site.stop()
         if self._parts is not None:
             self._parts.sandboxes.close()
+            self._parts.pools.close()
             await self._parts.scope.close()
+            await self._parts.pools.clear()
         await self._runtime.close()
         if runner is not None:
             await runner.cleanup()

@@ -78,13 +78,16 @@ class Transitions:
         envs: dict[str, str],
         cwd: str | None,
         kept: Callable[[Sandbox], None],
+        *,
+        made: bool = False,
     ) -> None:
         """From creating to running; ``kept`` writes what has to be in the store together with it.
 
-        Raises `ApiError` (create_failed, invalid_request).
+        ``made``: in a place that is there already. Raises `ApiError` (create_failed, invalid_request).
         """
         try:
-            await self._runtime.create(sandbox.id, envs=envs, cwd=cwd)
+            if not made:
+                await self._runtime.create(sandbox.id, envs=envs, cwd=cwd)
             with self.changing(sandbox):
                 self._begin(sandbox, Event.STARTED)
                 kept(sandbox)

@@ -81,7 +81,6 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
         ("GET", "/v1/sandboxes/sb_1/lifecycle/ws", 501, "not_implemented"),
         ("GET", "/v1/lifecycle/ws", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/files/copy", 501, "not_implemented"),
-        ("POST", "/v1/template-warm-pools", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/", 501, "not_implemented"),
         ("GET", "/v2/sandboxes", 404, "not_found"),

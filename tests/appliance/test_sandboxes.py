@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from stage import Stage, play
@@ -11,6 +12,7 @@ from edge.appliance.events import Actor
 from edge.appliance.problems import ApiError
 from edge.appliance.requests import SetTimeout
 from edge.appliance.sandbox import Cause, Sandbox
+from edge.appliance.sandboxes import new_id
 from edge.core.records import SandboxRecord, State
 
 EDGE = Cause(Actor.SYSTEM, "preview")
@@ -235,6 +237,34 @@ def test_refusals_are_no_crashes() -> None:
         assert all(isinstance(error, ApiError) for error in stage.crashes)
 
     play(script)
+
+
+def test_a_place_that_is_there_already_is_taken_over() -> None:
+    """The sandbox has its id and everything else anew; nothing is made, but it ends like any other."""
+
+    async def script(stage: Stage) -> None:
+        await stage.create()
+        made = await stage.create(timeout=10.0)
+        await asyncio.sleep(5.0)
+        calls = len(stage.runtime.calls)
+        plan = made.plan
+        warm = await stage.sandboxes.create(
+            plan, envs={}, cwd=None, timeout_ms=10_000, timeout_action="destroy", place="sb_warm"
+        )
+        assert len(stage.runtime.calls) == calls
+        assert (warm.id, warm.number, warm.incarnation) == ("sb_warm", made.number + 1, 1)
+        assert warm.created_at == warm.started_at == stage.loop.time()
+        assert stage.happened()[-1] == "create succeeded"
+        await asyncio.sleep(11.0)
+        assert warm.state is State.DESTROYED and stage.runtime.calls[-1] == "destroy"
+
+    play(script)
+
+
+def test_ids_are_all_different() -> None:
+    """And of the published form."""
+    ids = {new_id() for _ in range(100)}
+    assert len(ids) == 100 and all(re.fullmatch(r"sb_[a-z0-9]{8,40}", one) for one in ids)
 
 
 def test_previews_are_switched_without_waiting_for_a_transition() -> None:

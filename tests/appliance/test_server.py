@@ -188,6 +188,48 @@ async def test_a_state_that_cannot_be_read_is_told(start: Any, tmp_path: Path, t
     assert (tmp_path / "data" / "sandboxes" / "sb_12345678").is_dir()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+async def test_a_killed_one_leaves_its_pools_and_none_of_their_processes(
+    start: Any, tmp_path: Path
+) -> None:
+    """After kill -9 the instances end by themselves; the next run fills the pool with new ones."""
+
+    def supervisors() -> set[str]:
+        # Each names its sandbox on its command line.
+        names = {entry.name.encode() for entry in sandboxes.iterdir()}
+        found = set()
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = process.read_bytes()
+            except OSError:
+                continue
+            found |= {name.decode() for name in names if b"\0" + name + b"." in words}
+        return found
+
+    sandboxes = tmp_path / "data" / "sandboxes"
+    child = await start()
+    port = (await child.said())["port"]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    body = {"template_ref": "base", "name": "n", "min_ready": 2, "max_ready": 2}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"http://127.0.0.1:{port}/v1/template-warm-pools", json=body) as made,
+    ):
+        assert made.status == 201
+    await until(lambda: len(supervisors()) == 2, 30)
+    first = supervisors()
+    child.process.kill()
+    await child.end()
+    await until(lambda: not supervisors(), 30)
+    second = await start()
+    await second.said()
+    await until(lambda: len(supervisors()) == 2, 30)
+    assert not supervisors() & first
+    second.process.send_signal(signal.SIGTERM)
+    assert await second.end() == (0, "")
+    assert list(sandboxes.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -88,7 +88,6 @@ def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
                 ("POST", f"{sandbox}/snapshots"),
                 ("GET", f"{sandbox}/ws?channel=pty"),
                 ("GET", "/v1/volumes"),
-                ("GET", "/v1/template-warm-pools"),
                 ("GET", f"{sandbox}/metrics"),
                 ("GET", "/v1/lifecycle/ws"),
             ):

@@ -74,12 +74,18 @@ def number(text: str) -> int | str:
     return int(text) if plain else text
 
 
-def query(request: web.Request, *known: str) -> Mapping[str, str]:
-    """The query as a mapping. Raises `ApiError` (invalid_request) for unknown or repeated names."""
+def query(request: web.Request, *known: str, repeated: tuple[str, ...] = ()) -> Mapping[str, str]:
+    """The query as a mapping. Raises `ApiError` (invalid_request) for unknown or repeated names.
+
+    What may be ``repeated`` is not in it: read that with ``request.query.getall``.
+    """
     found: dict[str, str] = {}
     for name, value in request.query.items():
+        if name in repeated:
+            continue
         if name not in known:
-            raise invalid(f"query: {name[:100]!r} is unknown; known are {', '.join(known)}")
+            names = ", ".join((*known, *repeated))
+            raise invalid(f"query: {name[:100]!r} is unknown; known are {names}")
         if name in found:
             raise invalid(f"query: {name} is there twice")
         found[name] = value

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -24,10 +24,10 @@ from edge.appliance.api.http import (
 from edge.appliance.idempotency import Keep
 from edge.appliance.lifecycle import published
 from edge.appliance.parts import Parts
+from edge.appliance.pools.pools import refuse_unpoolable
 from edge.appliance.problems import (
     INVALID_FIELDS,
     NOT_IMPLEMENTED,
-    WARM_POOL_UNAVAILABLE,
     ApiError,
     invalid,
 )
@@ -45,17 +45,21 @@ async def create(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes``: 201 with the sandbox, running."""
     body = await read_body(request)
     wanted = parse(Create, body)
+    refuse_unpoolable(wanted)
     _offered(wanted)
     the_parts = parts(request)
     key = request.headers.get("Idempotency-Key", "")
     if not key:
-        return answer(await _create(the_parts, wanted), 201)
+        return answer(await _create(the_parts, wanted, lambda: _gone(request)), 201)
     if len(key) > 255:
         raise invalid("Idempotency-Key: at most 255 characters")
     # Of the meaning, not of the bytes: a client may write the same object in another order.
     meaning = json.dumps(read_json(body or b"{}"), sort_keys=True).encode()
     made = await the_parts.creates.once(
-        key, hashlib.sha256(meaning).digest(), lambda keep: _create(the_parts, wanted, keep)
+        # Whoever has left may come back with the key: the create goes on.
+        key,
+        hashlib.sha256(meaning).digest(),
+        lambda keep: _create(the_parts, wanted, lambda: False, keep),
     )
     return answer(made, 201)
 
@@ -130,7 +134,7 @@ async def set_timeout(request: web.Request) -> web.Response:
 def _offered(wanted: Create) -> None:
     """Refuse what this control plane does not do, above all limits it cannot enforce.
 
-    Raises `ApiError` (not_implemented, warm_pool_unavailable).
+    Raises `ApiError` (not_implemented).
     """
     network = wanted.network
     missing = {
@@ -144,20 +148,30 @@ def _offered(wanted: Create) -> None:
     for field, asked in missing.items():
         if asked:
             raise ApiError(NOT_IMPLEMENTED, f"{field} is not offered here.", {"field": field})
-    if wanted.warm_pool is not None and wanted.warm_pool.mode == "require":
-        raise ApiError(WARM_POOL_UNAVAILABLE)
 
 
 def _forget(_: Json) -> None:
     """There is no key to keep the answer under."""
 
 
-async def _create(the_parts: Parts, wanted: Create, keep: Keep[Json] = _forget) -> Json:
+def _gone(request: web.Request) -> bool:
+    """Whether the client has left; a handler is not told."""
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _create(
+    the_parts: Parts,
+    wanted: Create,
+    gone: Callable[[], bool],
+    keep: Keep[Json] = _forget,
+) -> Json:
     network = wanted.network
     token = None
     if network is not None and network.allow_public_traffic is False:
         token = secrets.token_urlsafe(32)
     inactive = wanted.inactivity_timeout_ms
+    # From here to the sandbox nothing is awaited: an instance always has an owner.
+    checkout = await the_parts.pools.checkout(wanted, gone)
     plan = Plan(
         template=wanted.template,
         vcpus=wanted.vcpus,
@@ -166,7 +180,7 @@ async def _create(the_parts: Parts, wanted: Create, keep: Keep[Json] = _forget) 
         metadata=wanted.metadata or {},
         auto_resume=bool(wanted.auto_resume),
         inactivity_timeout=None if inactive is None else inactive / 1000,
-        checkout=_checkout(wanted),
+        checkout=checkout.view,
         mask_request_host=network.mask_request_host if network is not None else None,
         traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
     )
@@ -176,22 +190,12 @@ async def _create(the_parts: Parts, wanted: Create, keep: Keep[Json] = _forget) 
         cwd=wanted.cwd,
         timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
         timeout_action=wanted.action,
+        place=checkout.place,
         # Without the token: only its digest is ever written. A repeat while we run gets it from memory; after
         # a restart it would open a sandbox that runs no more.
         kept=lambda sandbox: keep(sandbox_view(sandbox)),
     )
     return sandbox_view(sandbox, traffic_access_token=token)
-
-
-def _checkout(wanted: Create) -> Json:
-    """No pool here ever has a ready instance, so every create is a cold one."""
-    pool = wanted.warm_pool
-    if pool is None:
-        return {"source": "cold_create", "hit": False}
-    source = "bypassed" if pool.mode == "bypass" else "cold_create"
-    told: Json = {"source": source, "hit": False, "mode": pool.mode}
-    optional: Json = {"id": pool.id, "wait_ms": pool.wait_ms}
-    return told | {key: value for key, value in optional.items() if value is not None}
 
 
 def _fields(asked: Mapping[str, str]) -> list[str] | None:

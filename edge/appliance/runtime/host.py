@@ -92,6 +92,14 @@ class Runtime:
             raise
         self._sandboxes[sandbox_id] = sandbox
 
+    async def warm(self, sandbox_id: str, cooled: Callable[[], None]) -> None:
+        """Start its supervisor ahead of the first command, and wait until it answers.
+
+        ``cooled`` is called once when that supervisor is gone, however that came about. Raises
+        `SupervisorLost`, OSError where no process can be started.
+        """
+        await self._sandbox(sandbox_id).warm(cooled)
+
     async def destroy(self, sandbox_id: str) -> None:
         """Kill everything in it, frozen or not, and remove its directory."""
         sandbox = self._sandbox(sandbox_id)

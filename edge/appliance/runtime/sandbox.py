@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
@@ -65,6 +65,7 @@ class Sandbox:
         self._open: list[Started] = []
         self._link: Link | None = None
         self._links: list[Link] = []
+        self._cooled: Callable[[], None] | None = None
 
     async def exec(self, command: Command) -> ExecResult:
         """See `Runtime.exec`."""
@@ -201,6 +202,9 @@ class Sandbox:
         for started in self._started.values():
             if started.code is None:
                 started.end(_KILLED, fault)
+        cooled, self._cooled = self._cooled, None
+        if cooled is not None:
+            cooled()
 
     def _end(self, started: Started) -> asyncio.Future[object]:
         return started.link.tell("kill", pid=started.pid, number=started.number)
@@ -267,6 +271,14 @@ class Sandbox:
         for started in self._started.values():
             if started.limit is not None and started.code is None:
                 (started.limit.go if run else started.limit.stop)()
+
+    async def warm(self, cooled: Callable[[], None]) -> None:
+        """See `Runtime.warm`."""
+        if self._closed:
+            raise NoSuchSandbox(f"There is no sandbox {self._id}.")
+        self._cooled = cooled
+        # Any question does: it is answered once the supervisor is up.
+        await self._linked().tell("memory")
 
     async def memory(self) -> int:
         """See `Runtime.memory_bytes`."""

@@ -96,7 +96,7 @@ async def test_creates_that_are_refused(
 async def test_the_checkout_is_always_told(
     service: Service, pool: dict[str, Any] | None, checkout: dict[str, Any]
 ) -> None:
-    """No pool is ever ready, so a create is a cold one and says so."""
+    """A pool that nobody knows has no ready instance, so a create is a cold one and says so."""
     _, made = await service.api("POST", "/v1/sandboxes", {"warm_pool": pool})
     assert made["warm_pool_checkout"] == checkout
 

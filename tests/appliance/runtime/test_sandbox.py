@@ -16,6 +16,7 @@ from edge.appliance.runtime import (
     Command,
     ExecTimeout,
     NoSuchDirectory,
+    NoSuchSandbox,
     NotExecutable,
     PathEscape,
     ProcessInfo,
@@ -374,3 +375,33 @@ async def test_a_killed_command_is_listed_as_ended(runtime: Runtime, sandbox: st
         pid = await runtime.spawn(sandbox, Command(argv=["sleep", "958"]))
         assert await runtime.kill(sandbox, pid)
         assert not any(process.running for process in runtime.processes(sandbox))
+
+
+async def test_a_warm_sandbox_has_its_supervisor_already(runtime: Runtime, sandbox: str) -> None:
+    """The first command finds it there; it freezes and thaws with nothing in it."""
+    cooled = asyncio.Event()
+    await runtime.warm(sandbox, cooled.set)
+    link = runtime._sandboxes[sandbox]._link
+    assert link is not None and alive(link.pid)
+    assert await runtime.freeze(sandbox) >= 0
+    await runtime.thaw(sandbox)
+    parent = await runtime.exec(sandbox, Command(shell="echo $PPID"))
+    assert int(parent.stdout) == link.pid
+    assert not cooled.is_set()
+    await runtime.destroy(sandbox)
+    assert cooled.is_set() and not alive(link.pid)
+    with pytest.raises(NoSuchSandbox):
+        await runtime.warm(sandbox, cooled.set)
+
+
+async def test_a_warm_sandbox_that_cools_says_so_once(runtime: Runtime, sandbox: str) -> None:
+    """When its supervisor dies; the one that comes after it is nobody's concern."""
+    cooled: asyncio.Queue[str] = asyncio.Queue()
+    await runtime.warm(sandbox, lambda: cooled.put_nowait("cooled"))
+    link = runtime._sandboxes[sandbox]._link
+    assert link is not None
+    os.kill(link.pid, signal.SIGKILL)
+    assert await cooled.get() == "cooled"
+    assert (await runtime.exec(sandbox, Command(argv=["true"]))).exit_code == 0
+    await runtime.destroy(sandbox)
+    assert cooled.empty()
