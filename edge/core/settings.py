@@ -11,6 +11,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -75,6 +76,14 @@ class ControlPlaneSettings(Group):
     """Name of this edge towards the control plane; empty makes one of host name and process id."""
 
 
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 class RedisSettings(Group):
     """Redis or Valkey between the control plane and many edges. It spares look-ups and thins out wakes."""
 
@@ -102,6 +111,8 @@ class RedisSettings(Group):
         url = self.url.get_secret_value() if self.url is not None else ""
         if self.url is not None and not url.startswith(("redis://", "rediss://")):
             raise ValueError("url must begin with redis:// or rediss://")
+        if self.url is not None and not _names_a_host(url):
+            raise ValueError("url must name a host, and a port that is one, like redis://host:6379")
         if self.cluster and self.sentinels:
             raise ValueError("a Cluster has no Sentinels: give cluster or sentinels, not both")
         if (self.cluster or self.sentinels) and not url:
