@@ -115,12 +115,14 @@ def build_parts(
     )
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
+    usage = UsageCounter(grants, sandboxes, store)
     if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
             lambda: [*sandboxes.records(), *grants.records()],
             wall=wall,
             log=log,
+            take_usage=usage.take_late,
         )
         feed.listen(publisher.publish)
         edges.elsewhere = lambda: publisher.members
@@ -139,7 +141,7 @@ def build_parts(
         grants=grants,
         sandboxes=sandboxes,
         pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
-        usage=UsageCounter(grants, sandboxes, store),
+        usage=usage,
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
         uploads=Uploads(wall),

@@ -9,7 +9,7 @@ import pytest
 from edge.appliance import usage as module
 from edge.appliance.store import Store, StoreError
 from edge.appliance.usage import UsageCounter
-from edge.state.port import Usage, UsageBatch
+from edge.state.port import Unavailable, Usage, UsageBatch
 
 
 class Seen:
@@ -41,6 +41,27 @@ def test_a_repeat_counts_once(store: Store) -> None:
     assert taken == [True, False, False, True, True]
     assert len(seen.counted) == 3
     assert not counter.take(_batch("a", 5))
+
+
+def test_what_was_overtaken_still_counts(store: Store) -> None:
+    """Batches that waited in Redis come after later ones: each counts once, whenever we were begun anew."""
+    seen = Seen()
+    order = [5, 9, 7, 7, 6, 6, 8, 9, 8, 5, 12, 10, 11, 11, 4]
+    taken = [n for n in order if UsageCounter(seen, seen, store).take(_batch("a", n))]  # type: ignore[arg-type]
+    assert taken == [5, 9, 7, 6, 8, 12, 10, 11]
+
+
+def test_gaps_are_bounded(store: Store, monkeypatch) -> None:
+    """An edge that counts strangely costs no memory; the oldest gaps are given up."""
+    monkeypatch.setattr(module, "MAX_GAPS", 2)
+    seen = Seen()
+    counter = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    for number in (1, 3, 5, 7):
+        assert counter.take(_batch("a", number))
+    assert not counter.take(_batch("a", 2))
+    assert counter.take(_batch("a", 4)) and counter.take(_batch("a", 6))
+    # Numbers on the wire may have any size.
+    assert counter.take(_batch("a", 10**30)) and counter.take(_batch("a", 10**29))
 
 
 def test_only_activity_postpones(store: Store) -> None:
@@ -82,6 +103,8 @@ def test_what_cannot_be_counted_is_not_remembered(store: Store) -> None:
     store.write("PRAGMA query_only = ON")
     with pytest.raises(StoreError):
         counter.take(_batch("a", 1))
+    with pytest.raises(Unavailable):  # so that it stays where it is
+        counter.take_late(_batch("a", 1))
     store.write("PRAGMA query_only = OFF")
     assert seen.touched == []
     again = UsageCounter(seen, seen, store)  # type: ignore[arg-type]

@@ -8,10 +8,15 @@ entry                           what it means
 the next number                 the next change, or a heartbeat: all before it has been read
 a later number                  what was between them has been trimmed: everything known is in doubt
 another epoch                   the stream began anew (flushed, or another server's): the same
+no change and no heartbeat      an epoch begins, or somebody else writes here: the same
 ==============================  =========================================================================
 
 A heartbeat proves that we are caught up with the moment *we asked*, not with the moment we read the answer:
 a process that was stopped finds old answers in its sockets. And it takes a heartbeat of every shard.
+
+A doubt is told with the next proof and not before it. Until then nothing is proved anyway, so the edge's
+trust runs out by itself; and by then Redis can answer the questions that the doubt will raise, all of which
+would else go to the control plane at once, from every edge.
 
 Positions do not outlive a connection. After a failover another server answers, whose stream may have the
 same numbers with other content; so a new beginning is at the streams' ends, and all is in doubt.
@@ -72,18 +77,18 @@ class Changes:
         self._layout = layout
         self._clock = clock
         self._cursor = 0
+        self._doubted = False
         self.beaten_at: float | None = None
         """When the last proof of being caught up was asked for."""
 
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
         shards: dict[str, Shard] = {}
+        self._doubted = again
         try:
             for number in range(SHARDS):
                 name = self._layout.changes(number)
                 shards[name] = Shard(await self._connection.last(name))
-            if again:
-                yield Resync(self._step())
             async with (
                 self._reading(shards) as news,
                 aclosing(self._merged(shards, news)) as events,
@@ -134,6 +139,9 @@ class Changes:
                 shard.beaten_at = None
             if self._clock() - min(beats) < PROMPT:
                 self.beaten_at, proved = min(beats), self._clock()
+                if self._doubted:
+                    self._doubted = False
+                    yield Resync(self._step())
                 yield Heartbeat(self._cursor)
         raise RedisGone("no heartbeat of every shard")
 
@@ -162,16 +170,10 @@ class Changes:
             gap = not shard.step(entry_id)
         except ValueError:
             raise RedisGone("an id of an impossible shape") from None
-        events: list[WatchEvent] = []
-        if b"b" not in fields:
-            record = _record(fields)
-            if record is None:
-                gap = True
-            else:
-                events.append(Change(self._step(), record))
-        if gap:
-            events.append(Resync(self._step()))
-        return events
+        record = _record(fields)
+        if gap or (record is None and b"b" not in fields):
+            self._doubted = True
+        return [] if record is None else [Change(self._step(), record)]
 
     def _step(self) -> int:
         self._cursor += 1

@@ -76,6 +76,20 @@ class Connection:
             lambda client: client.xadd(stream, dict(fields), maxlen=most), self._settings.timeout
         )
 
+    async def first(self, stream: str, count: int) -> list[Entry]:
+        """The oldest entries of a stream. Raises `RedisGone`."""
+        found = await self._guarded(
+            lambda client: client.xrange(stream, count=count), self._settings.timeout
+        )
+        try:
+            return _entries(found)
+        except (TypeError, ValueError):
+            raise RedisGone("an answer of an impossible shape") from None
+
+    async def delete(self, stream: str, ids: Sequence[bytes]) -> None:
+        """Remove entries from a stream. Raises `RedisGone`."""
+        await self._guarded(lambda client: client.xdel(stream, *ids), self._settings.timeout)
+
     async def last(self, stream: str) -> bytes:
         """The id of a stream's newest entry; ``0-0`` where there is none. Raises `RedisGone`."""
         found = await self._guarded(

@@ -7,9 +7,11 @@ server. ``config/redis.acl`` names the same keys; if you change one, change the 
 =====================================  ======  ============================================================
 key                                    type    content
 =====================================  ======  ============================================================
-``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON
+``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON, ``e`` the epoch of
+                                               the changes in which the publisher last said it
 ``P:{sNN}:grant:ID``                   hash    the same; expires a while after the grant
-``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; or ``b``, a heartbeat
+``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; or ``b``, a heartbeat;
+                                               or ``n``, the beginning of an epoch
 ``P:{sNN}:lease:ID:INCARNATION``       string  who wakes the sandbox, or how its latest wake has ended
 ``P:{edges}:alive``                    zset    edges by the time (ms, of Redis) until which they count
 ``P:{usage}:batches``                  stream  ``u``: a usage batch that the control plane could not take

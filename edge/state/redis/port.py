@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from typing import TypeVar
 
 from edge.core.records import GrantRecord, SandboxRecord
@@ -22,7 +21,8 @@ from edge.state.port import (
 from edge.state.redis import scripts
 from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
-from edge.state.redis.layout import KEPT_BATCHES, MAX_RECORD, Layout
+from edge.state.redis.following import Following
+from edge.state.redis.layout import KEPT_BATCHES, MAX_RECORD, Layout, shard_of
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 
 BELIEVED = 1.5
@@ -31,14 +31,14 @@ LOOK = 0.1
 """Seconds between two looks at another edge's wake. Its waiters are told by the changes, sooner than that."""
 MEMBERSHIP = 3.0
 """Seconds an edge counts as alive after it last said so."""
-SAY_ALIVE = 1.0
-"""Seconds between two times of saying so."""
-
 R = TypeVar("R", SandboxRecord, GrantRecord)
 
 
 class RedisStatePort:
-    """`StatePort` over Redis, and ``control`` for what Redis cannot do. ``clock``: monotonic seconds."""
+    """`StatePort` over Redis, and ``control`` for what Redis cannot do.
+
+    ``clock`` gives monotonic seconds, ``note`` takes events an operator may want to read about.
+    """
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class RedisStatePort:
         edge_id: str,
         *,
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[..., None] = lambda _event, **_fields: None,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -55,8 +56,11 @@ class RedisStatePort:
         self._layout = Layout(settings.prefix)
         self._connection = Connection(settings)
         # Reading blocks, and must not take a connection from those who look something up.
-        self._following = Connection(settings)
-        self._changes = Changes(self._following, self._layout, clock=clock)
+        self._reading = Connection(settings)
+        self._changes = Changes(self._reading, self._layout, clock=clock)
+        self._following = Following(
+            self._changes, control, say_alive=self._say_alive, clock=clock, note=note
+        )
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """See `StatePort.sandbox`."""
@@ -111,25 +115,16 @@ class RedisStatePort:
             await lease.leave(left)
 
     def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
-        """See `StatePort.watch`. Says as well that this edge is alive."""
-        return self._watch(again=cursor is not None)
+        """See `StatePort.watch`. Over Redis, and over the control plane's own events while that is gone."""
+        return self._following.follow(again=cursor is not None)
 
-    async def _watch(self, *, again: bool) -> AsyncIterator[WatchEvent]:
-        said = await self._say_alive()
-        async with aclosing(self._changes.follow(again=again)) as events:
-            async for event in events:
-                if self._clock() - said > SAY_ALIVE:
-                    said = await self._say_alive()
-                yield event
-
-    async def _say_alive(self) -> float:
+    async def _say_alive(self) -> None:
         try:
-            await self._following.run(
+            await self._reading.run(
                 scripts.JOIN, [self._layout.alive], self._edge_id, round(MEMBERSHIP * 1000)
             )
         except RedisGone as gone:
             raise Unavailable(f"redis: {gone}") from None
-        return self._clock()
 
     async def report(self, batch: UsageBatch) -> None:
         """See `StatePort.report`. What the control plane cannot take is left for it in Redis."""
@@ -153,7 +148,7 @@ class RedisStatePort:
         """See `StatePort.close`."""
         await self._control.close()
         await self._connection.close()
-        await self._following.close()
+        await self._reading.close()
 
     @property
     def _believed(self) -> bool:
@@ -166,8 +161,11 @@ class RedisStatePort:
         if not self._believed:
             return None
         try:
-            key = self._layout.record(kind, record_id)
-            found = await self._connection.run(scripts.READ, [key], MAX_RECORD)
+            keys = [
+                self._layout.record(kind, record_id),
+                self._layout.changes(shard_of(record_id)),
+            ]
+            found = await self._connection.run(scripts.READ, keys, MAX_RECORD)
         except (RedisGone, UnicodeEncodeError):
             return None
         try:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state import wire
+from edge.state.port import Unavailable, UsageBatch
 from edge.state.redis import scripts
 from edge.state.redis.connect import Connection, RedisGone
 from edge.state.redis.layout import KEPT_CHANGES, SHARDS, Layout, shard_of
@@ -33,6 +34,11 @@ TOMBSTONE = 24 * 3600.0
 """Seconds a destroyed sandbox's record stays."""
 AFTERLIFE = 3600.0
 """Seconds a grant's record stays after its expiry."""
+REMEMBERED = 6.0
+"""Seconds an edge counts as alive after it was last seen among those who are. Redis may have lost their names, or be
+gone altogether; and edges need a moment to find the control plane instead."""
+AT_A_TIME = 100
+"""Usage batches taken over with each heartbeat."""
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
 
@@ -64,7 +70,8 @@ class _Shard:
 class Publisher:
     """Publishes records. `run` does the work; the other methods neither wait nor fail.
 
-    ``everything`` gives all records there are, ``wall`` Unix time in seconds.
+    ``everything`` gives all records there are, ``wall`` Unix time in seconds. ``take_usage`` is given every batch
+    that an edge could not hand to the control plane, at least once; it may raise `Unavailable` to be given it later.
     """
 
     def __init__(
@@ -74,19 +81,26 @@ class Publisher:
         *,
         wall: Callable[[], float],
         log: Log,
+        take_usage: Callable[[UsageBatch], object] | None = None,
     ) -> None:
         self._connection = Connection(settings)
         self._layout = Layout(settings.prefix)
         self._everything = everything
         self._wall = wall
         self._log = log
+        self._take_usage = take_usage
         self._pending: dict[tuple[str, str], Record] = {}
         self._news = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self._due = 0.0
         self._shards = [_Shard() for _ in range(SHARDS)]
-        self.members: frozenset[str] = frozenset()
-        """The edges that were alive at the latest heartbeat."""
+        self._seen: dict[str, float] = {}
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The edges that are alive, or were a moment ago."""
+        since = self._clock() - REMEMBERED
+        return frozenset(name for name, seen in self._seen.items() if seen >= since)
 
     def publish(self, record: Record) -> None:
         """Publish a record soon. Of several versions of one that wait, only the newest goes out."""
@@ -124,10 +138,15 @@ class Publisher:
 
     async def _begin(self) -> None:
         """New epochs, and everything again: what Redis holds after a broken connection is anybody's guess."""
-        streams = [self._layout.changes(shard) for shard in range(SHARDS)]
-        await self._connection.run_all(scripts.RESET, [([stream], []) for stream in streams])
-        for shard in self._shards:
-            shard.begin()
+        calls = [
+            ([self._layout.changes(number)], [shard.least])
+            for number, shard in enumerate(self._shards)
+        ]
+        ids = await self._connection.run_all(scripts.RESET, calls)
+        for number, entry_id in enumerate(ids):
+            _number(entry_id)
+            self._shards[number].begin()
+            self._note(number, entry_id)
         for record in self._everything():
             self._pending.setdefault((_kind(record), record.id), record)
 
@@ -171,7 +190,7 @@ class Publisher:
     async def _beat(self) -> None:
         # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
         alive = await self._connection.run(scripts.MEMBERS, [self._layout.alive])
-        self.members = frozenset(name.decode("utf-8", "replace") for name in alive)
+        self._remember(alive)
         calls = [
             ([self._layout.changes(number)], [KEPT_CHANGES, shard.least])
             for number, shard in enumerate(self._shards)
@@ -181,6 +200,29 @@ class Publisher:
             _number(entry_id)
             self._note(number, entry_id)
         self._due = self._clock() + BEAT
+        await self._collect()
+
+    def _remember(self, alive: Iterable[bytes]) -> None:
+        for gone in self._seen.keys() - self.members:
+            del self._seen[gone]
+        for name in alive:
+            self._seen[name.decode("utf-8", "replace")] = self._clock()
+
+    async def _collect(self) -> None:
+        """Usage that was left here while the control plane was away. Taken before it is deleted."""
+        if self._take_usage is None:
+            return
+        taken = []
+        for entry_id, fields in await self._connection.first(self._layout.batches, AT_A_TIME):
+            try:
+                self._take_usage(wire.usage_from_json(fields.get(b"u", b"")))
+            except wire.WireError:
+                self._log("usage_unreadable")
+            except Unavailable:
+                break  # it waits on
+            taken.append(entry_id)
+        if taken:
+            await self._connection.delete(self._layout.batches, taken)
 
     def _note(self, shard: int, entry_id: bytes) -> None:
         if self._shards[shard].loses(entry_id):

@@ -25,16 +25,20 @@ end
 PUBLISH = (
     _NEXT
     + """
+local now = epoch(KEYS[2], tonumber(ARGV[6]))
 local held = redis.call('HGET', KEYS[1], 'v')
-if held and tonumber(held) >= tonumber(ARGV[2]) then return false end
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3])
+if held and tonumber(held) >= tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], 'e', now)
+  return false
+end
+redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3], 'e', now)
 if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], epoch(KEYS[2], tonumber(ARGV[6])) .. '-*', 'k', ARGV[1], 'r', ARGV[3])
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], now .. '-*', 'k', ARGV[1], 'r', ARGV[3])
 """
 )
 """KEYS: record, changes. ARGV: kind, version, record, lifetime in ms (0: for ever), changes to keep, least epoch.
 
-The id of the change; nil when what is held is as new."""
+The id of the change; nil when what is held is as new. Either way the record is one of this epoch from now on."""
 
 BEAT = (
     _NEXT
@@ -44,16 +48,27 @@ return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], epoch(KEYS[1], tonumb
 )
 """KEYS: changes. ARGV: changes to keep, least epoch of a stream that begins. The id of the heartbeat."""
 
-RESET = """
-return redis.call('DEL', KEYS[1])
+RESET = (
+    _NEXT
+    + """
+local least = tonumber(ARGV[1])
+if redis.call('EXISTS', KEYS[1]) == 1 then least = math.max(least, epoch(KEYS[1], least) + 1) end
+redis.call('DEL', KEYS[1])
+return redis.call('XADD', KEYS[1], epoch(KEYS[1], least) .. '-*', 'n', '')
 """
-"""KEYS: changes. The next change begins another epoch."""
+)
+"""KEYS: changes. ARGV: least epoch. Begins another epoch, of which no record is yet; the id of its first entry."""
 
-READ = """
-if redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) then return false end
+READ = (
+    _NEXT
+    + """
+if redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) or redis.call('EXISTS', KEYS[2]) == 0 then return false end
+if redis.call('HGET', KEYS[1], 'e') ~= epoch(KEYS[2], 0) then return false end
 return redis.call('HGET', KEYS[1], 'r')
 """
-"""KEYS: record. ARGV: most bytes. The record; nil for none, or one too long."""
+)
+"""KEYS: record, changes. ARGV: most bytes. The record; nil for none, one too long, or one that the publisher has not
+said anew since the stream began: its control plane may know nothing of it any more."""
 
 TAKE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end

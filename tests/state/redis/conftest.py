@@ -34,6 +34,8 @@ class Control:
         self.reports: list[UsageBatch] = []
         self.refusal: ResumeRefused | Unavailable | None = None
         self.gone = False
+        self.events: asyncio.Queue[WatchEvent | Unavailable] | None = None
+        """What a watcher is told; None = there is nothing to be followed here."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.publish: Callable[[SandboxRecord], None] = lambda _: None
@@ -67,8 +69,15 @@ class Control:
             self.publish(known)
         return known
 
-    def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
-        raise AssertionError("the watch goes over Redis")
+    async def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
+        assert cursor is None
+        if self.events is None:
+            raise Unavailable("no events here")
+        while True:
+            event = await self.events.get()
+            if isinstance(event, Unavailable):
+                raise event
+            yield event
 
     async def report(self, batch: UsageBatch) -> None:
         if self.gone:
@@ -86,7 +95,10 @@ class Edge:
     """One edge's port with its watch followed; ``events`` is what it was told."""
 
     def __init__(self, settings: RedisSettings, control: Control, name: str) -> None:
-        self.port = RedisStatePort(settings, control, name)
+        self.noted: list[str] = []
+        self.port = RedisStatePort(
+            settings, control, name, note=lambda event, **_: self.noted.append(event)
+        )
         self.events: list[WatchEvent] = []
         self.failures = 0
         self._news = asyncio.Event()
@@ -150,6 +162,7 @@ class Fleet:
             lambda: list(self.control.records.values()),
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
+            take_usage=self.control.reports.append,
         )
         self.control.publish = self.publisher.publish
         self._stack = stack

@@ -195,18 +195,26 @@ async def test_without_redis_everybody_asks(fleet: Fleet, valkey: Valkey) -> Non
 async def test_usage_waits_in_redis_for_a_control_plane_that_is_away(
     fleet: Fleet, valkey: Valkey
 ) -> None:
-    """Where it can take it, it gets it directly."""
+    """Where it can take it, it gets it directly; else from its publisher, as soon as that is back."""
     edge = await fleet.edge()
     await edge.port.report(UsageBatch("edge-1", 1, ()))
+    await fleet.stop()
     fleet.control.gone = True
-    await edge.port.report(UsageBatch("edge-1", 2, ()))
+    for sequence in (2, 3):
+        await edge.port.report(UsageBatch("edge-1", sequence, ()))
     assert [batch.sequence for batch in fleet.control.reports] == [1]
     async with valkey.client() as client:
-        [(_, fields)] = await client.xrange(Layout("edge").batches)
-    assert wire.usage_from_json(fields[b"u"]).sequence == 2
+        await client.xadd(Layout("edge").batches, {"u": "nonsense"})
+        assert await client.xlen(Layout("edge").batches) == 3
+        fleet.start()
+        async with asyncio.timeout(20):
+            while await client.xlen(Layout("edge").batches):  # noqa: ASYNC110 - Redis has no event
+                await asyncio.sleep(0.01)
+    assert [batch.sequence for batch in fleet.control.reports] == [1, 2, 3]
+    assert "usage_unreadable" in fleet.told
     valkey.kill()
     with pytest.raises(Unavailable):
-        await edge.port.report(UsageBatch("edge-1", 3, ()))
+        await edge.port.report(UsageBatch("edge-1", 4, ()))
 
 
 async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
