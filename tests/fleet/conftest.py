@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.fleet.stage import FleetStage
 from tests.fleet.world import World
+from tests.state.redis.valkey import Valkey
+
+MakeFleet = Callable[..., Awaitable[FleetStage]]
 
 LINES = pytest.StashKey[list[str]]()
 
@@ -31,3 +38,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("what the fleet went through")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A server of the test's own."""
+    async with Valkey(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def make_fleet(tmp_path: Path, redis: Valkey) -> AsyncIterator[MakeFleet]:
+    """Set a stage with settings of its own; see `FleetStage`."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> FleetStage:
+            return await stack.enter_async_context(FleetStage(tmp_path, redis, **settings))
+
+        yield make
+
+
+@pytest.fixture
+async def fleet(make_fleet: MakeFleet) -> FleetStage:
+    """A fleet with the settings of production."""
+    return await make_fleet()

@@ -27,6 +27,9 @@ class RedisGone(Exception):
     """There is no usable answer: down, slow, refusing, or talking nonsense."""
 
 
+IMPOSSIBLE = "an answer of an impossible shape"
+
+
 class Connection:
     """A pool of connections, opened on first use inside the running loop.
 
@@ -81,10 +84,7 @@ class Connection:
         found = await self._guarded(
             lambda client: client.xrange(stream, count=count), self._settings.timeout
         )
-        try:
-            return _entries(found)
-        except (TypeError, ValueError):
-            raise RedisGone("an answer of an impossible shape") from None
+        return _entries(found)
 
     async def delete(self, stream: str, ids: Sequence[bytes]) -> None:
         """Remove entries from a stream. Raises `RedisGone`."""
@@ -108,7 +108,7 @@ class Connection:
         try:
             return [(name.decode(), _entries(entries)) for name, entries in found]
         except (TypeError, ValueError, AttributeError):
-            raise RedisGone("an answer of an impossible shape") from None
+            raise RedisGone(IMPOSSIBLE) from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -185,8 +185,12 @@ class Connection:
 
 
 def _entries(found: Any) -> list[Entry]:
-    entries = [(entry_id, fields) for entry_id, fields in found]
+    """Entries as the client library gives them. Raises `RedisGone` for what are none."""
+    try:
+        entries = [(entry_id, fields) for entry_id, fields in found]
+    except (TypeError, ValueError):
+        raise RedisGone(IMPOSSIBLE) from None
     for entry_id, fields in entries:
         if not isinstance(entry_id, bytes) or not isinstance(fields, Mapping):
-            raise TypeError
+            raise RedisGone(IMPOSSIBLE)
     return entries

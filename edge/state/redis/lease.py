@@ -7,6 +7,7 @@ the control plane compares incarnations, and one new one comes of any number of 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,9 @@ DONE = "done"
 """What the key says of a wake that was carried out: the record is on its way to whoever looks on."""
 MEMORY = 1.0
 """Seconds the end of a wake is told to other edges."""
+
+
+_TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 class Turn(Enum):
@@ -55,7 +59,9 @@ class Lease:
             return _reason(text.removeprefix(FAILED))
         if text == DONE:
             return Turn.OVER
-        return Turn.THEIRS if text not in ("", self._token) else Turn.OURS
+        # Whatever does not look like a holder's token is none: nonsense must not keep anybody waiting.
+        theirs = _TOKEN.fullmatch(text) and text != self._token
+        return Turn.THEIRS if theirs else Turn.OURS
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

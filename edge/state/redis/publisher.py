@@ -202,7 +202,9 @@ class Publisher:
         self._due = self._clock() + BEAT
         await self._collect()
 
-    def _remember(self, alive: Iterable[bytes]) -> None:
+    def _remember(self, alive: object) -> None:
+        if not isinstance(alive, list) or not all(isinstance(name, bytes) for name in alive):
+            raise RedisGone("members of an impossible shape")
         for gone in self._seen.keys() - self.members:
             del self._seen[gone]
         for name in alive:

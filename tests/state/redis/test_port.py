@@ -148,6 +148,25 @@ async def test_a_refusal_is_told_to_all(fleet: Fleet) -> None:
     assert fleet.control.resumed == [BOX.id]
 
 
+async def test_a_window_that_ends_is_ones_own(fleet: Fleet) -> None:
+    """One edge's caller has waited long enough; another's has not, and goes on."""
+    fleet.put(BOX)
+    late, early = await fleet.edge("edge-1"), await fleet.edge("edge-2")
+    fleet.control.gate.clear()
+    fleet.control.refusal = ResumeRefused(RefusalReason.TIMEOUT)
+    loop = asyncio.get_running_loop()
+    leading = loop.create_task(late.port.resume(BOX.id, 1, "preview", 20))
+    async with asyncio.timeout(20):
+        while not fleet.control.resumed:  # noqa: ASYNC110 - the control plane has no event
+            await asyncio.sleep(0.01)
+    following = loop.create_task(early.port.resume(BOX.id, 1, "preview", 20))
+    fleet.control.gate.set()
+    with pytest.raises(ResumeRefused):
+        await leading
+    fleet.control.refusal = None
+    assert (await following).incarnation == 2
+
+
 async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
     """A leader that dies in the middle: its lease ends, another asks."""
     fleet.put(BOX)
@@ -175,7 +194,7 @@ async def test_waiting_for_others_ends(fleet: Fleet, valkey: Valkey) -> None:
     fleet.put(BOX)
     edge = await fleet.edge()
     async with valkey.client() as client:
-        await client.set(Layout("edge").lease(BOX.id, 1), "somebody")
+        await client.set(Layout("edge").lease(BOX.id, 1), "0123456789abcdef")
     with pytest.raises(Unavailable):
         await edge.port.resume(BOX.id, 1, "preview", 0.3)
     assert fleet.control.resumed == []

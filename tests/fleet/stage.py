@@ -1,0 +1,135 @@
+"""A fleet in one process: a real Redis, the scripted control plane with a publisher, three edges as production builds them.
+
+For what needs no signals: clocks that a test moves, control planes that answer by script, the insides of edges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from edge.core.records import SandboxRecord, State
+from edge.core.settings import RedisSettings
+from edge.ops.server import Edge, build_edge
+from edge.state.port import UsageBatch
+from edge.state.redis import Publisher, RedisStatePort
+from edge.wake.catalog import Trust
+from tests.flows.rawclient import Answer, RawClient
+from tests.flows.stage import Preview, Stage, until
+from tests.state.redis.valkey import Valkey
+
+EDGES = 3
+
+
+class FleetStage(Stage):
+    """`Stage` with several edges over one Redis. ``skews`` are seconds by which edges' wall clocks are ahead."""
+
+    def __init__(
+        self,
+        tmp_path: Path,
+        redis: Valkey,
+        *,
+        skews: tuple[float, ...] = (0.0,) * EDGES,
+        **settings: Any,
+    ) -> None:
+        super().__init__(tmp_path, **({"redis": {"url": redis.url}} | settings))
+        self.redis = redis
+        self.edges: list[Edge] = []
+        self.told: list[str] = []
+        self.from_redis: list[UsageBatch] = []
+        self._skews = skews
+        self._publishing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        plane = self.plane
+        self.publisher = Publisher(
+            RedisSettings(url=self.redis.url),
+            lambda: [*plane.sandboxes.values(), *plane.grants.values()],
+            wall=time.time,
+            log=lambda event, **_: self.told.append(event),
+            take_usage=self.from_redis.append,
+        )
+        plane.on_record = self.publisher.publish
+        self.publish()
+        return await super().__aenter__()
+
+    async def __aexit__(self, *problem: object) -> None:
+        try:
+            await super().__aexit__(*problem)
+        finally:
+            await self.publish_no_more()
+
+    def publish(self) -> None:
+        """The publisher runs."""
+        self._publishing = asyncio.create_task(self.publisher.run())
+
+    async def publish_no_more(self) -> None:
+        """The publisher is stopped."""
+        task, self._publishing = self._publishing, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def start_edge(self) -> Edge:
+        """All of them, caught up over Redis."""
+        for number, skew in enumerate(self._skews, 1):
+            plane = self._changes.get("control_plane", {})
+            self._changes["control_plane"] = plane | {"edge_id": f"edge-{number}"}
+            edge = build_edge(
+                self.settings(),
+                wall=lambda skew=skew: time.time() + self.ahead + skew,
+                clock=lambda: self._clock() + self.passed,
+            )
+            await edge.start()
+            self._edges.append(edge)
+            self.edges.append(edge)
+        self.edge = self.edges[0]
+        await self.whole()
+        return self.edge
+
+    def follows_redis(self, edge: Edge) -> bool:
+        """Whether it believes what it reads there."""
+        port = edge._state_port
+        assert isinstance(port, RedisStatePort)
+        return port._believed and edge.catalog.trust() is Trust.FRESH
+
+    async def whole(self) -> None:
+        """Until every edge follows Redis."""
+        await until(lambda: all(map(self.follows_redis, self.edges)), 40.0)
+
+    async def knows(self, record: SandboxRecord) -> None:
+        """Until every edge has a sandbox's record (which it had in an older version)."""
+        await until(lambda: all(edge.catalog.sandbox(record.id) == record for edge in self.edges))
+
+    async def fresh(self) -> None:
+        """Until every edge is caught up, with whomever."""
+        await until(lambda: all(edge.catalog.trust() is Trust.FRESH for edge in self.edges), 40.0)
+
+    async def at(self, edge: Edge, request: bytes) -> Answer:
+        """One request to one edge."""
+        async with await RawClient.open(edge.port) as client:
+            return await client.ask(request)
+
+    async def everywhere(self, request: bytes) -> list[int]:
+        """What each edge answers."""
+        return [(await self.at(edge, request)).status for edge in self.edges]
+
+    async def until_everywhere(self, request: bytes, status: int, seconds: float = 20.0) -> None:
+        """Until each edge has answered so."""
+        async with asyncio.timeout(seconds):
+            for edge in self.edges:
+                while (await self.at(edge, request)).status != status:  # noqa: ASYNC110 - asking is all there is
+                    await asyncio.sleep(0.02)
+
+    async def wakes(self, box: Preview) -> None:
+        """A paused sandbox is woken from all edges at once, into one new incarnation."""
+        assert self.plane.sandboxes[box.id].state is State.PAUSED
+        before = self.plane.incarnations[box.id]
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self.at(edge, box.get("/w"))) for edge in self.edges]
+        assert [one.result().body for one in asked] == [b"GET /w HTTP/1.1\n"] * len(self.edges)
+        assert self.plane.incarnations[box.id] == before + 1
