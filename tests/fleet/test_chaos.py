@@ -61,13 +61,9 @@ async def strike(world: World, victim: str, how: str) -> None:
 
 async def mend(world: World, victim: str, how: str) -> None:
     """Undo it, a moment later: how long it is away is what is being tested."""
-    if how == "flushed":
-        return
-    await asyncio.sleep(AWAY)
-    if how == "killed":
-        await world.again(victim)
-    else:
-        world.signal(victim, signal.SIGCONT)
+    if how != "flushed":
+        await asyncio.sleep(AWAY)
+    await world.undo(victim, how)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ class World:
         else:
             self._programs[name].__exit__()
 
+    async def undo(self, victim: str, how: str) -> None:
+        """What was killed is begun again, what was stopped goes on."""
+        if how == "killed":
+            await self.again(victim)
+        elif how == "stopped":
+            self.signal(victim, signal.SIGCONT)
+
     async def again(self, name: str) -> None:
         """What was killed is begun again."""
         if name == "redis":
@@ -178,6 +185,15 @@ class World:
         records = [wire.sandbox_from_json(n["sandbox"]) for n in self.notes() if "sandbox" in n]
         return max(record.incarnation for record in records if record.id == box.id) - 1
 
+    def begun(self) -> int:
+        """New incarnations of all sandboxes."""
+        newest: dict[str, int] = {}
+        for note in self.notes():
+            if "sandbox" in note:
+                record = wire.sandbox_from_json(note["sandbox"])
+                newest[record.id] = max(record.incarnation, newest.get(record.id, 1))
+        return sum(newest.values()) - len(newest)
+
     async def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for what other processes do."""
         async with asyncio.timeout(seconds):
@@ -226,6 +242,17 @@ class Tally:
     lost: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     broke: Counter[str] = field(default_factory=Counter)
+    cut_by_pauses: bool = False
+    """Whether sandboxes are paused by order meanwhile, which may cut what is under way."""
+
+    def asked_again(self, answer: Answer) -> bool:
+        """Whether this answer is none yet."""
+        if answer.status == 503:
+            assert answer.value("retry-after") == "5"
+            return True
+        return (
+            self.cut_by_pauses and answer.status == 502 and answer.code == "preview_upstream_closed"
+        )
 
     def line(self, what: str, incarnations: int, healed: float) -> str:
         """For the report."""
@@ -255,13 +282,12 @@ async def ask(
         except TimeoutError:
             break
         else:
-            if answer.status != 503:
+            if not tally.asked_again(answer):
                 if (answer.status, answer.body) == (200, f"GET {path} HTTP/1.1\n".encode()):
                     tally.right += 1
                 else:
                     tally.wrong.append(f"{name} {path}: {answer.status} {answer.body!r}")
                 return
-            assert answer.value("retry-after") == "5"
             tally.refused[answer.code] += 1
         await asyncio.sleep(AGAIN)
     tally.lost += 1
