@@ -17,6 +17,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import cast
 
 from edge.state.port import Heartbeat, Resync, StatePort, Unavailable, WatchEvent
 from edge.state.redis.beside import beside
@@ -26,6 +27,8 @@ SAY_ALIVE = 1.0
 """Seconds between two times of saying in Redis that this edge is alive."""
 FIRST_LOOK, LAST_LOOK = 0.5, 5.0
 """Seconds before Redis is looked at again; doubled each time, with jitter."""
+CALM = 30.0
+"""Seconds it has to be followed before its next loss is looked at as soon as the first one: each costs a doubt."""
 KEPT = 100
 """Events that are read ahead."""
 
@@ -50,6 +53,8 @@ class Following:
         self._clock = clock
         self._note = note
         self._told = False
+        self._delay = FIRST_LOOK
+        self._followed_at: float | None = None
 
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
@@ -72,16 +77,26 @@ class Following:
         said = self._clock()
         async with aclosing(self._changes.follow(again=again)) as events:
             async for event in events:
-                if self._told and isinstance(event, Heartbeat):
-                    self._told = False
-                    self._note("redis_followed")
+                if isinstance(event, Heartbeat):
+                    self._heard()
                 if self._clock() - said > SAY_ALIVE:
                     await self._say_alive()
                     said = self._clock()
                 yield event
 
+    def _heard(self) -> None:
+        """Redis is being followed, and nothing is missing."""
+        if self._told:
+            self._told = False
+            self._note("redis_followed")
+        if self._followed_at is None:
+            self._followed_at = self._clock()
+        elif self._clock() - self._followed_at > CALM:
+            self._delay = FIRST_LOOK
+
     async def _directly(self) -> AsyncGenerator[WatchEvent, None]:
         """The control plane's own events, until Redis can be followed again."""
+        self._followed_at = None
         news: News = asyncio.Queue(KEPT)
         greeted = False
         async with beside(self._listen(news), self._look(news)):
@@ -96,16 +111,17 @@ class Following:
     async def _listen(self, news: News) -> None:
         try:
             # None and not a cursor: those of Redis mean nothing to it, nor does an old one of its own to us.
-            async for event in self._control.watch(None):
-                await news.put(event)
+            watch = cast(AsyncGenerator[WatchEvent, None], self._control.watch(None))
+            async with aclosing(watch) as events:
+                async for event in events:
+                    await news.put(event)
         except Unavailable as gone:
             await news.put(gone)
 
     async def _look(self, news: News) -> None:
-        delay = FIRST_LOOK
         while True:
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(LAST_LOOK, delay * 2)
+            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
+            self._delay = min(LAST_LOOK, self._delay * 2)
             if await self._redis_is_back():
                 await news.put(None)
                 return
@@ -115,6 +131,7 @@ class Following:
             async with aclosing(self._changes.follow(again=True)) as events:
                 async for event in events:
                     if isinstance(event, Heartbeat):
+                        await self._say_alive()  # reading alone will not do
                         return True
         except Unavailable:
             pass

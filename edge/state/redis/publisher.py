@@ -89,6 +89,7 @@ class Publisher:
         self._wall = wall
         self._log = log
         self._take_usage = take_usage
+        self._collects = True
         self._pending: dict[tuple[str, str], Record] = {}
         self._news = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
@@ -200,7 +201,14 @@ class Publisher:
             _number(entry_id)
             self._note(number, entry_id)
         self._due = self._clock() + BEAT
-        await self._collect()
+        try:
+            await self._collect()
+            self._collects = True
+        except RedisGone as gone:
+            # Publishing goes on. Is it gone altogether, then the next heartbeat notices.
+            if self._collects:
+                self._log("usage_not_collected", reason=str(gone))
+            self._collects = False
 
     def _remember(self, alive: object) -> None:
         if not isinstance(alive, list) or not all(isinstance(name, bytes) for name in alive):

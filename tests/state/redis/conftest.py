@@ -33,7 +33,7 @@ class Control:
         self.resumed: list[str] = []
         self.reports: list[UsageBatch] = []
         self.refusal: ResumeRefused | Unavailable | None = None
-        self.gone = False
+        self.gone = self.full = False
         self.events: asyncio.Queue[WatchEvent | Unavailable] | None = None
         """What a watcher is told; None = there is nothing to be followed here."""
         self.gate = asyncio.Event()
@@ -82,6 +82,11 @@ class Control:
     async def report(self, batch: UsageBatch) -> None:
         if self.gone:
             raise Unavailable("gone")
+        self.reports.append(batch)
+
+    def take_late(self, batch: UsageBatch) -> None:
+        if self.full:
+            raise Unavailable("full")
         self.reports.append(batch)
 
     async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
@@ -162,7 +167,7 @@ class Fleet:
             lambda: list(self.control.records.values()),
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
-            take_usage=self.control.reports.append,
+            take_usage=self.control.take_late,
         )
         self.control.publish = self.publisher.publish
         self._stack = stack

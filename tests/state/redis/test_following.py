@@ -11,10 +11,12 @@ import pytest
 from edge.core.records import SandboxRecord, State
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis import following as module
+from edge.state.redis.layout import SHARDS, Layout
 from tests.state.redis.conftest import Edge, Fleet
 from tests.state.redis.valkey import Valkey
 
 BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
+LAYOUT = Layout("edge")
 CURSOR = 1_700_000_000_000
 """Where the control plane's own log stands: far beyond what is counted in Redis."""
 
@@ -67,6 +69,30 @@ async def test_a_publisher_that_stopped(fleet: Fleet, monkeypatch: pytest.Monkey
     await fleet.stop()
     events = await heard(edge, seen, lambda event: event == Heartbeat(CURSOR))
     assert events.count(Resync(CURSOR)) == 1, "one that the control plane says itself is enough"
+
+
+async def test_reading_alone_will_not_do(
+    fleet: Fleet, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edge that cannot say that it is alive stays with the control plane, and does not change sides again and again."""
+    monkeypatch.setattr(module, "FIRST_LOOK", 0.05)
+    monkeypatch.setattr(module, "LAST_LOOK", 0.05)
+    async with valkey.client() as client:
+
+        async def looks() -> int:
+            stats = await client.info("commandstats")
+            return int(stats.get("cmdstat_xrevrange", {"calls": 0})["calls"]) // SHARDS
+
+        await client.set(LAYOUT.alive, "of another type")
+        directly(fleet, Heartbeat(CURSOR))
+        edge = await fleet.edge()
+        before = await looks()
+        async with asyncio.timeout(20):
+            while await looks() < before + 3:  # noqa: ASYNC110 - Redis has no event
+                await asyncio.sleep(0.01)
+        assert edge.events == [Resync(CURSOR), Heartbeat(CURSOR)] and edge.noted == ["redis_left"]
+        await client.delete(LAYOUT.alive)
+        await edge.until(lambda: edge.noted == ["redis_left", "redis_followed"])
 
 
 async def test_neither_can_be_followed(fleet: Fleet, valkey: Valkey) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
-from edge.state.port import Heartbeat, Resync
+from edge.state.port import Heartbeat, Resync, UsageBatch
 from edge.state.redis.layout import Layout
 from edge.state.redis.publisher import AFTERLIFE, REMEMBERED, TOMBSTONE, _Shard
 from tests.state.redis.conftest import Edge, Fleet
@@ -148,6 +148,27 @@ async def test_edges_are_not_forgotten_with_their_names_in_redis(
     now = asyncio.get_running_loop().time()
     monkeypatch.setattr(fleet.publisher, "_clock", lambda: now + REMEMBERED + 1)
     assert fleet.publisher.members == set()
+
+
+async def test_usage_that_cannot_be_taken_waits_on(fleet: Fleet, valkey: Valkey) -> None:
+    """A control plane whose disk is full, a key of another type: nothing is lost, and publishing goes on."""
+    edge = await fleet.edge()
+    fleet.control.gone = fleet.control.full = True
+    await edge.port.report(UsageBatch("edge-1", 1, ()))
+    await caught_up(edge)
+    async with valkey.client() as client:
+        assert await client.xlen(LAYOUT.batches) == 1
+        fleet.control.full = False
+        async with asyncio.timeout(20):
+            while await client.xlen(LAYOUT.batches):  # noqa: ASYNC110 - Redis has no event
+                await asyncio.sleep(0.01)
+        assert [batch.sequence for batch in fleet.control.reports] == [1]
+        await client.delete(LAYOUT.batches)
+        await client.set(LAYOUT.batches, "of another type")
+        seen = len(edge.events)
+        await caught_up(edge)
+        assert fleet.told.count("usage_not_collected") == 1
+        assert not any(isinstance(event, Resync) for event in edge.events[seen:])
 
 
 async def test_a_server_that_hangs_is_waited_for(fleet: Fleet, valkey: Valkey) -> None:
