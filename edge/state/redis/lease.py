@@ -45,6 +45,7 @@ class Lease:
         self._key = key
         self._seconds = seconds
         self._token = secrets.token_hex(8)
+        self._gone = False
 
     async def take(self) -> Turn | RefusalReason:
         """Try to get it; a reason when another edge's attempt has just failed."""
@@ -53,6 +54,7 @@ class Lease:
                 scripts.TAKE, [self._key], self._token, round(self._seconds * 1000)
             )
         except RedisGone:
+            self._gone = True
             return Turn.OURS
         text = holder.decode("ascii", "replace") if isinstance(holder, bytes) else ""
         if text.startswith(FAILED):
@@ -71,6 +73,8 @@ class Lease:
 
     async def leave(self, said: str = "") -> None:
         """Give it back, or (``said``) leave word for a moment how the wake has ended."""
+        if self._gone:
+            return  # perhaps taken all the same; it ends by itself, and nobody shall wait for Redis twice
         try:
             await self._connection.run(
                 scripts.LEAVE, [self._key], self._token, said, round(MEMORY * 1000)

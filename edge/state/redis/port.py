@@ -82,7 +82,8 @@ class RedisStatePort:
             self._settings.lease,
         )
         ends = self._clock() + timeout
-        while True:
+        # While Redis is in trouble, waiting for its answers would cost those who wait more than a call costs.
+        while self._believed:
             turn = await lease.take()
             if isinstance(turn, RefusalReason):
                 raise ResumeRefused(turn)
@@ -94,9 +95,9 @@ class RedisStatePort:
             moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
             if moved is not None and moved.incarnation > paused_incarnation:
                 return moved
-            if turn is Turn.OVER and not self._believed:
-                return await self._control.resume(sandbox_id, paused_incarnation, reason, left)
             await asyncio.sleep(min(LOOK, left))
+        left = max(0.0, ends - self._clock())
+        return await self._control.resume(sandbox_id, paused_incarnation, reason, left)
 
     async def _lead(
         self, lease: Lease, sandbox_id: str, incarnation: int, reason: str, timeout: float

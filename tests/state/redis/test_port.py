@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from edge.state.port import (
     Unavailable,
     UsageBatch,
 )
-from edge.state.redis import RedisStatePort
+from edge.state.redis import RedisStatePort, scripts
 from edge.state.redis.layout import MAX_RECORD, Layout
 from tests.state.redis.conftest import Fleet
 from tests.state.redis.valkey import Valkey
@@ -198,6 +199,27 @@ async def test_waiting_for_others_ends(fleet: Fleet, valkey: Valkey) -> None:
     with pytest.raises(Unavailable):
         await edge.port.resume(BOX.id, 1, "preview", 0.3)
     assert fleet.control.resumed == []
+
+
+async def test_a_redis_that_hangs_holds_up_no_wake_twice(fleet: Fleet, valkey: Valkey) -> None:
+    """The first command tells; the lease is neither waited for again nor given back. Later it is not even tried."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    commands: list[str] = []
+    run = edge.port._connection.run
+
+    async def counted(script: str, *arguments: Any) -> Any:
+        commands.append(script)
+        return await run(script, *arguments)
+
+    edge.port._connection.run = counted  # type: ignore[method-assign]
+    valkey.signal(signal.SIGSTOP)
+    assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
+    assert commands == [scripts.TAKE]
+    await edge.until(lambda: edge.failures > 0)
+    assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
+    assert commands == [scripts.TAKE]
+    valkey.signal(signal.SIGCONT)
 
 
 async def test_without_redis_everybody_asks(fleet: Fleet, valkey: Valkey) -> None:
