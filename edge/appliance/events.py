@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -105,6 +106,12 @@ class EventLog:
     def __init__(self, wall: Callable[[], float], max_events: int = MAX_EVENTS) -> None:
         self._wall = wall
         self._events: deque[LifecycleEvent] = deque(maxlen=max_events)
+        self._news = asyncio.Event()
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set with the next event. Take it *before* a look at the list, or one in between is missed."""
+        return self._news
 
     def emit(
         self,
@@ -138,6 +145,8 @@ class EventLog:
             metadata=metadata or {},
         )
         self._events.append(event)
+        self._news.set()
+        self._news = asyncio.Event()
 
     def select(
         self, wanted: EventFilter, *, offset: int, limit: int, ascending: bool

@@ -176,6 +176,29 @@ AUTO_RESUME_DISABLED = _client(
     "The sandbox does not resume by itself.",
     "Resume it through the API.",
 )
+CONSOLE_HOST_UNKNOWN = _client(
+    "console_host_unknown",
+    421,
+    "The console is not served under this name.",
+    "Open it by the address that preview-edge dev prints.",
+)
+CROSS_SITE_REQUEST = _client(
+    "cross_site_request",
+    403,
+    "The request came from another site's page.",
+    "Open the console itself and do it there.",
+)
+FORM_OUTDATED = _client(
+    "form_outdated", 403, "The form is of an earlier login.", "Go back, reload the page, try again."
+)
+TOO_MANY_ATTEMPTS = Problem(
+    "too_many_attempts",
+    429,
+    True,
+    Blame.CLIENT,
+    "Too many wrong keys were tried.",
+    "Wait a minute, then try again.",
+)
 INTERNAL_ERROR = _ours(
     "internal_error",
     500,

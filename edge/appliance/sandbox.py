@@ -25,6 +25,7 @@ class Cause:
 
 API = Cause(Actor.USER, "api")
 MANUAL = Cause(Actor.USER, "manual")
+CONSOLE = Cause(Actor.USER, "console")
 TIMEOUT = Cause(Actor.SYSTEM, "timeout")
 RESTART = Cause(Actor.RECONCILE, "restart")
 

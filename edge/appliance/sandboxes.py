@@ -172,7 +172,7 @@ class Sandboxes:
 
         return await self._scope.shared(pause(), name=f"pause {sandbox.id}")
 
-    async def resume(self, snapshot_id: str) -> Sandbox:
+    async def resume(self, snapshot_id: str, cause: Cause = API) -> Sandbox:
         """The sandbox of this snapshot, running again; one that runs already stays as it is.
 
         Raises `ApiError` (snapshot_not_found, resume_failed, sandbox_not_ready).
@@ -184,7 +184,7 @@ class Sandboxes:
                 if not sandbox.alive:
                     raise ApiError(SNAPSHOT_NOT_FOUND)
                 if sandbox.state is State.PAUSED:
-                    await self._transitions.thaw(sandbox, API)
+                    await self._transitions.thaw(sandbox, cause)
                 _require_running(sandbox)
 
         await self._scope.shared(resume(), name=f"resume {sandbox.id}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from edge.appliance.grants import Grants
 from edge.appliance.sandboxes import Sandboxes
 from edge.appliance.store import Store
@@ -23,6 +25,12 @@ class UsageCounter:
         )
         rows = store.read("SELECT edge, sequence FROM edges ORDER BY rowid")
         self._last = {edge: int(sequence) for edge, sequence in rows}
+        self._news = asyncio.Event()
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set with the next batch that counts. Take it *before* a look at the counters."""
+        return self._news
 
     def take(self, batch: UsageBatch) -> bool:
         """Count a batch; False for one that was counted before (sequences of an edge grow).
@@ -48,6 +56,9 @@ class UsageCounter:
         for item in batch.items if fresh else ():
             if item.active:
                 self._sandboxes.touch(item.sandbox_id)
+        if fresh:
+            self._news.set()
+            self._news = asyncio.Event()
         return fresh
 
     def _remember(self, batch: UsageBatch, silent: str | None) -> None:

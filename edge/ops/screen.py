@@ -29,6 +29,7 @@ def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error:
     rows = [
         ("API", addresses.api),
         ("API key", addresses.api_key),
+        ("console", f"{addresses.api}/console"),
         ("edge", addresses.edge),
         ("admin", f"{addresses.admin}/metrics, /readyz, /healthz"),
         ("data", addresses.data_dir),
