@@ -191,14 +191,6 @@ CROSS_SITE_REQUEST = _client(
 FORM_OUTDATED = _client(
     "form_outdated", 403, "The form is of an earlier login.", "Go back, reload the page, try again."
 )
-TOO_MANY_ATTEMPTS = Problem(
-    "too_many_attempts",
-    429,
-    True,
-    Blame.CLIENT,
-    "Too many wrong keys were tried.",
-    "Wait a minute, then try again.",
-)
 INTERNAL_ERROR = _ours(
     "internal_error",
     500,

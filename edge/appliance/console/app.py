@@ -23,7 +23,7 @@ from edge.appliance.console.visit import (
     see_other,
 )
 from edge.appliance.parts import PARTS, Parts
-from edge.appliance.problems import METHOD_NOT_ALLOWED, NOT_FOUND, TOO_MANY_ATTEMPTS, ApiError
+from edge.appliance.problems import METHOD_NOT_ALLOWED, NOT_FOUND, ApiError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -97,13 +97,13 @@ async def log_in(request: web.Request) -> web.Response:
     given = (await read_form(request)).get("key", "").strip()
     # From here on nothing waits, so that many at once are counted one by one.
     if seconds := console.attempts.wait():
-        answer = _login(TOO_MANY_ATTEMPTS.message, TOO_MANY_ATTEMPTS.status)
+        answer = _login("Too many wrong keys were tried. Wait a minute.", 429)
         answer.headers[hdrs.RETRY_AFTER] = str(math.ceil(seconds))
         return answer
     if not same_secret(given, console.parts.config.api_key):
         console.attempts.failed()
         if console.attempts.wait():
-            console.parts.log("console_login_suspended", reason=TOO_MANY_ATTEMPTS.code)
+            console.parts.log("console_login_suspended", reason="too many wrong keys")
         return _login("That is not the API key.", 403)
     name = guard.cookie_name(request)
     console.sessions.close(request.cookies.get(name, ""))
