@@ -73,3 +73,13 @@ def test_the_oldest_make_room(log: EventLog) -> None:
     events, _ = log.select(EventFilter(), offset=0, limit=9, ascending=True)
     assert len({uuid.UUID(event.id) for event in events}) == 5
     assert (events[-1].error_code, events[-1].error_message) == ("c", "m")
+
+
+def test_news_of_an_event_are_for_who_waited_before_it(log: EventLog) -> None:
+    """What was taken before an event is set by it; what is taken afterwards waits for the next."""
+    before = log.news
+    assert not before.is_set()
+    log.emit(
+        Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api"
+    )
+    assert before.is_set() and not log.news.is_set()

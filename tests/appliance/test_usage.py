@@ -117,3 +117,14 @@ def test_a_batch_is_counted_and_remembered_together(store: Store) -> None:
     again = Seen()
     assert UsageCounter(again, again, store).take(_batch("a", 1))  # type: ignore[arg-type]
     assert again.counted == [1]
+
+
+def test_news_are_of_what_counts(store: Store) -> None:
+    """A batch that counts sets what was taken before it; a repeat does not."""
+    seen = Seen()
+    counter = UsageCounter(seen, seen, store)  # type: ignore[arg-type]
+    first = counter.news
+    counter.take(_batch("a", 1))
+    second = counter.news
+    counter.take(_batch("a", 1))
+    assert first.is_set() and not second.is_set()

@@ -114,6 +114,7 @@ def test_the_first_screen_is_true(dev: Dev) -> None:
     """The key of the environment, listeners that answer, the data directory, the preview link."""
     assert dev.row("API key") == KEY and KEY in dev.commands()[0]
     assert fetch(dev.row("API") + "/healthz")[0] == 200
+    assert b"API key" in fetch(dev.row("console") + "/login")[2]
     admin = dev.row("admin").partition("/metrics")[0]
     for page in ("/metrics", "/readyz", "/healthz"):
         assert fetch(admin + page)[0] == 200 and page in dev.row("admin")

@@ -98,8 +98,9 @@ async def _tell(
         # Taken before the page looks: what changes after its look must not be slept through.
         news = (parts.feed.news, parts.events.news, parts.usage.news)
         await _send(response, CHANGED)
-        await asyncio.sleep(GATHER)
-        await first_of(parts.scope, (*news, session.ended, place.lost), min(BEAT, left()))
+        ends = (session.ended, place.lost)
+        await first_of(parts.scope, ends, GATHER)
+        await first_of(parts.scope, (*news, *ends), min(BEAT, left()))
     await _send(response, OVER)
 
 
