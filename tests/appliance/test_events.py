@@ -79,7 +79,5 @@ def test_news_of_an_event_are_for_who_waited_before_it(log: EventLog) -> None:
     """What was taken before an event is set by it; what is taken afterwards waits for the next."""
     before = log.news
     assert not before.is_set()
-    log.emit(
-        Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api"
-    )
+    log.emit(Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api")
     assert before.is_set() and not log.news.is_set()
