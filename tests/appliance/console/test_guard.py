@@ -54,11 +54,14 @@ async def test_a_proxy_in_front_may_have_a_name(tmp_path: Path) -> None:
         assert cookie.startswith("preview_console_web=") and "Secure" in cookie
 
 
-async def test_two_hosts_are_none(service: Service) -> None:
-    """Nobody can say which of them a browser meant."""
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n"],
+)
+async def test_no_host_and_two_hosts_are_none(service: Service, head: bytes) -> None:
+    """Nobody can say what a browser meant."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.plane.port)
-    writer.write(b"GET /console/login HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n")
-    writer.write(b"Connection: close\r\n\r\n")
+    writer.write(b"GET /console/login " + head + b"\r\n")
     answer = await reader.read()
     assert answer.split()[1] in (b"400", b"421")
     writer.close()

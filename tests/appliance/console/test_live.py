@@ -68,11 +68,13 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quiet")
 async def test_every_kind_of_change_is_told(service: Service, desk: Desk) -> None:
-    """A state, the end of a kill, a grant, and what traffic amounts to; each wakes the stream."""
+    """A state, an event alone, a grant, and what traffic amounts to; each wakes the stream."""
     async with listening(desk) as stream:
         sandbox = await service.create(**PAUSES)
         assert await stream.next() == "changed"
         await service.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
+        assert await stream.next() == "changed"
+        await service.api("POST", f"/v1/sandboxes/{sandbox}/timeout", {"timeout_ms": 60_000})
         assert await stream.next() == "changed"
         path = f"/v1/sandboxes/{sandbox}/ports/80/signed-preview-url"
         _, made = await service.api("POST", path, {})
