@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
+from edge.appliance import problems
 from edge.cli import cli
-from edge.core.errors import PROBLEMS
+from edge.core.errors import PROBLEMS, Problem
 from edge.core.settings import Settings
 from edge.ops.configuration import setting_names, variable_of
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
 )
+CONTROL_PLANES = {p.code for p in vars(problems).values() if isinstance(p, Problem)}
 SETTINGS = {name for name, _ in setting_names(Settings)}
 ROOMS = "edge|tests|docs|config|bench|requirements|examples|\\.ci"
 

@@ -23,7 +23,8 @@ from edge.appliance.console.visit import (
     see_other,
 )
 from edge.appliance.parts import PARTS, Parts
-from edge.appliance.problems import METHOD_NOT_ALLOWED, NOT_FOUND, ApiError
+from edge.appliance.problems import METHOD_NOT_ALLOWED, NOT_FOUND, STATE_UNWRITABLE, ApiError
+from edge.appliance.store import StoreError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,6 +53,9 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         response = await handler(request)
     except ApiError as e:
         response = _refusal(e)
+    except StoreError as e:
+        request.app[CONSOLE].parts.log("state_not_written", error=str(e))
+        response = _refusal(ApiError(STATE_UNWRITABLE))
     except web.HTTPException as e:
         allow = e.headers.get(hdrs.ALLOW, "")
         known = e.status == 405

@@ -26,6 +26,7 @@ _EVENTS = {
     (Operation.SNAPSHOT_CREATED, Status.SUCCEEDED): "Snapshot taken",
     (Operation.RESUME_FROM_SNAPSHOT, Status.SUCCEEDED): "Resumed",
     (Operation.RESUME_FROM_SNAPSHOT, Status.FAILED): "Could not be resumed",
+    (Operation.RECONCILE, Status.FAILED): "Lost its processes",
 }
 
 _REASONS = {
@@ -33,6 +34,7 @@ _REASONS = {
     "manual": "by the API",
     "console": "from the console",
     "preview": "for a request",
+    "restart": "by a restart",
     "timeout": "by timeout",
 }
 

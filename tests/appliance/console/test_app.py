@@ -153,3 +153,13 @@ async def test_no_secret_is_on_any_page(service: Service, desk: Desk) -> None:
         forms = [a for a in page.all("input") if a.get("name") == "token"]
         assert page.html.count(desk.token) == len(forms) > 0
         assert all(form["method"] == "post" for form in page.all("form"))
+
+
+async def test_what_cannot_be_written_is_told_on_a_page(service: Service, desk: Desk) -> None:
+    """A full disk is not hidden, and the button that was pressed has done nothing."""
+    sandbox = await service.create()
+    service.plane.parts.store.write("PRAGMA query_only = ON")
+    page = await desk.post(f"/sandboxes/{sandbox}/links", {"port": "80", "seconds": "900"})
+    service.plane.parts.store.write("PRAGMA query_only = OFF")
+    assert page.status >= 500 and page.headers["Content-Type"].startswith("text/html")
+    assert "There is none yet." in (await desk.get(f"/sandboxes/{sandbox}")).text
