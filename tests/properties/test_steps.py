@@ -41,7 +41,7 @@ pytestmark = [
 ]
 
 HONEST = b"GET /honest?edge_token=@T HTTP/1.1\r\nHost: " + HOST + b"\r\nConnection: close\r\n\r\n"
-_PAGE_CODE = re.compile(rb"<code>([a-z_]+) ")
+_PAGE_CODE = re.compile(rb"<dt>Code</dt><dd>([a-z_]+)</dd>")
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
 
