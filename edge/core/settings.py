@@ -142,7 +142,7 @@ class TokenSettings(Group):
     cache_entries: Annotated[int, Field(ge=1)] = 65536
     """Verified tokens remembered, so that each signature is checked once."""
     failures_per_minute: Count = 60
-    """Failed signature checks allowed per client address and minute; 0 = no limit."""
+    """Failed signature checks allowed per client address and minute (behind trusted proxies: per address in X-Forwarded-For); 0 = no limit."""
 
 
 class CookieSettings(Group):

@@ -75,6 +75,7 @@ class Exchange:
     status = 0
     waited = 0.0
     admitted = False
+    place = ""  # the grant on which it was admitted; decided again, it may go by another one
     retried = False
     learned = False  # whether newer keys were asked for on its behalf
     noted = False  # whether the request itself was reported as usage

@@ -154,8 +154,8 @@ class Flow:
         self._routes.send(exchange, way)
 
     def _verify(self, exchange: Exchange, need: Verify) -> bool:
-        """Check a signature, if this client's address has not sent too many bad ones lately."""
-        address = exchange.client.address
+        """Check a signature, if this visitor's address has not sent too many bad ones lately."""
+        address = exchange.client.visitor_of(exchange.head)
         if not self.admission.signature_allowed(address):
             exchange.refuse(errors.overloaded("tokens.failures_per_minute"))
             return False

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, cast
 from edge.core import errors
 from edge.core.errors import EdgeError
 from edge.core.head import Head
-from edge.core.outbound import Peer, client_scheme
+from edge.core.outbound import Peer, client_scheme, forwarded_for
 from edge.traffic import pages
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.heads import HeadBuffer
@@ -225,6 +225,12 @@ class ClientConnection(asyncio.Protocol):
         trusted = self._served.trusts(self._address)
         scheme = client_scheme(head, trusted, self._flow.public_scheme)
         return Peer(self._address.encode("ascii", "replace"), trusted, scheme)
+
+    def visitor_of(self, head: Head) -> str:
+        """Whom to charge for a request: the peer, or who came to it where it is one of our own proxies."""
+        if not (head.forwarded and self._served.trusts(self._address)):
+            return self._address
+        return forwarded_for(head, self._served.trusts) or self._address
 
     @property
     def address(self) -> str:

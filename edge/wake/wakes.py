@@ -7,7 +7,8 @@ re-check, wait*, and what a wait returns is never believed: the loop reads the c
 record               what settling it means
 ==================== ================================================================================
 running, gone, error nothing: the caller decides again
-paused               join the sandbox's wake, or begin it (auto_resume off: refused at once)
+paused               join the sandbox's wake, or begin it (auto_resume off: refused at once); after a wait
+                     nothing is begun: the caller decides again whether it still may
 pausing, resuming    wait for the record to change
 creating             the same; past the deadline it is ``sandbox_not_ready``
 unknown              look it up
@@ -140,10 +141,13 @@ class Wakes:
             self._settling -= 1
 
     async def _settle(self, sandbox_id: str, grant_id: str, woken_by: str) -> Role:
-        role = Role.NONE
+        role, waited = Role.NONE, False
         while True:
             # Read, not taken from the caller: it decided a while ago.
             match self._catalog.sandbox(sandbox_id):
+                case SandboxRecord(state=State.PAUSED) if waited and sandbox_id not in self._wakes:
+                    # Its right to begin a wake may have ended meanwhile: that is decided anew first.
+                    return role
                 case SandboxRecord(state=State.PAUSED) as paused:
                     wake, leads = self._join(paused, grant_id, woken_by)
                     role = Role.LEADER if leads else _at_least_follower(role)
@@ -156,6 +160,7 @@ class Wakes:
                     return role
                 case missing:
                     await self._look_up(sandbox_id, missing)
+            waited = True
 
     async def _wait_for(self, wake: Wake) -> None:
         wake.waiting += 1

@@ -15,6 +15,7 @@ from edge.core.outbound import (
     Peer,
     answer_head,
     client_scheme,
+    forwarded_for,
     interim_head,
     request_head,
     upgrade_head,
@@ -385,3 +386,25 @@ def test_the_oracles_can_say_no() -> None:
     with pytest.raises(h11.RemoteProtocolError):
         by_h11(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n")
     assert isinstance(scan(request()), Head)
+
+
+@pytest.mark.parametrize(
+    ("lines", "visitor"),
+    [
+        ((b"X-Forwarded-For: 203.0.113.7",), "203.0.113.7"),
+        ((b"X-Forwarded-For: 192.0.2.1, 203.0.113.7",), "203.0.113.7"),
+        (
+            (b"X-Forwarded-For: 192.0.2.1", b"x-forwarded-for: 203.0.113.7 , 10.0.0.2"),
+            "203.0.113.7",
+        ),
+        ((b"X-Forwarded-For: 2001:db8::7",), "2001:db8::7"),
+        ((b"X-Forwarded-For: 192.0.2.1, unknown",), None),
+        ((b"X-Forwarded-For: 192.0.2.1,",), None),
+        ((b"X-Forwarded-For: 10.0.0.2",), None),
+        ((b"Forwarded: for=192.0.2.1", b"X-Forwarded-Proto: https"), None),
+        ((b"X-Forwarded-For: 192.0.2.1" + b", 10.0.0.2" * 16,), None),
+    ],
+)
+def test_the_visitor_of_a_trusted_proxy(lines: tuple[bytes, ...], visitor: str | None) -> None:
+    """The last address of the chain that is no proxy's; nothing before it was said by one of ours."""
+    assert forwarded_for(scan(request(*lines)), lambda address: address == "10.0.0.2") == visitor

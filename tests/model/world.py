@@ -130,7 +130,9 @@ class Edge:
         assert self.admission.park(record.id, grant_id)
         try:
             await self.wakes.settle(record, grant_id=grant_id, woken_by="GET /", deadline=deadline)
-            if record.id in self.running_at:
+            known = self.catalog.sandbox(record.id)
+            awake = isinstance(known, SandboxRecord) and known.state is State.RUNNING
+            if awake and record.id in self.running_at:
                 self.gaps.append(self.world.loop.time() - self.running_at[record.id])
         finally:
             self.admission.unpark(record.id, grant_id)
