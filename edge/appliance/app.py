@@ -19,6 +19,7 @@ from edge.appliance.api import (
     files,
     internal,
     lifecycle,
+    lifecycle_streams,
     open_routes,
     operator,
     pools,
@@ -58,7 +59,7 @@ def build_app(the_parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, lifecycle, internal, operator):
+    for module in (*public, lifecycle, lifecycle_streams, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))

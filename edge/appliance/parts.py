@@ -26,6 +26,7 @@ from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
 from edge.appliance.store import Store
+from edge.appliance.subscription import Places
 from edge.appliance.tasks import Scope
 from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
@@ -47,6 +48,7 @@ class Parts:
     feed: Feed
     edges: Edges
     events: EventLog
+    streams: Places
     audit: AuditTrail
     minter: Minter
     grants: Grants
@@ -93,7 +95,7 @@ def build_parts(
     floor = begin_run(store, wall)
     feed = Feed(start=floor)
     edges = Edges()
-    events = EventLog(wall)
+    events = EventLog(store, wall)
     minter = Minter(
         lambda: keys.key,
         issuer=config.issuer,
@@ -134,6 +136,7 @@ def build_parts(
         feed=feed,
         edges=edges,
         events=events,
+        streams=Places(),
         audit=audit,
         minter=minter,
         grants=grants,

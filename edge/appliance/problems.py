@@ -122,6 +122,9 @@ WARM_POOL_UNAVAILABLE = _client(
 QUOTA_EXCEEDED = _client(
     "quota_exceeded", 409, "The limit is reached.", "Delete what is not needed any more."
 )
+TOO_MANY_STREAMS = _ours(
+    "too_many_streams", 503, "Too many streams are open.", "Close some, or try again."
+)
 PAYLOAD_TOO_LARGE = _client(
     "payload_too_large",
     413,

@@ -55,7 +55,7 @@ class Stage:
         self.runtime = Scripted()
         self.feed = Feed(0)
         self.edges = Edges()
-        self.events = EventLog(loop.time)
+        self.events = EventLog(store, loop.time)
         self.crashes: list[BaseException] = []
         self.logged: list[str] = []
         self.forgotten: list[str] = []

@@ -78,8 +78,6 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
         ("POST", "/v1/sandboxes/sb_1/snapshots", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/metrics", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/ws?channel=pty", 501, "not_implemented"),
-        ("GET", "/v1/sandboxes/sb_1/lifecycle/ws", 501, "not_implemented"),
-        ("GET", "/v1/lifecycle/ws", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/files/copy", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/", 501, "not_implemented"),

@@ -23,6 +23,7 @@ from edge.appliance.grant import AuthMode, Grant
 from edge.appliance.minter import Preview, ProxyTarget, Way
 from edge.appliance.runtime import FileEntry
 from edge.appliance.sandbox import Plan, Sandbox, Snapshot
+from edge.appliance.store import Store
 from edge.appliance.views import (
     SANDBOX_FIELDS,
     audit_view,
@@ -105,7 +106,7 @@ def test_audit_entries_show_what_applies() -> None:
     }  # fmt: skip
 
 
-def test_other_objects_fit_the_client() -> None:
+def test_other_objects_fit_the_client(store: Store) -> None:
     """Preview URLs, hosts, snapshots and events are built by the client's own classes."""
     url = PreviewUrl(**preview_view(PREVIEW, 1.5))  # type: ignore[arg-type]
     assert url.access_token_transport == "query"
@@ -113,7 +114,7 @@ def test_other_objects_fit_the_client() -> None:
     assert host.access_token_expires_at == url.access_token_expires_at
     snapshot = snapshot_view(Snapshot("snap_1", "sb_1", 5, 1.0))
     assert SnapshotInfo(**snapshot).size_bytes == 5  # type: ignore[arg-type]
-    log = EventLog(lambda: 1.0)
+    log = EventLog(store, lambda: 1.0)
     log.emit(Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api")
     (event,), _ = log.select(EventFilter(), offset=0, limit=1, ascending=True)
     assert LifecycleEvent(**event_view(event)).reason == "api"  # type: ignore[arg-type]
