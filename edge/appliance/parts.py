@@ -48,7 +48,7 @@ class Parts:
     feed: Feed
     edges: Edges
     events: EventLog
-    streams: Places
+    lifecycle_streams: Places
     audit: AuditTrail
     minter: Minter
     grants: Grants
@@ -136,7 +136,7 @@ def build_parts(
         feed=feed,
         edges=edges,
         events=events,
-        streams=Places(),
+        lifecycle_streams=Places(),
         audit=audit,
         minter=minter,
         grants=grants,

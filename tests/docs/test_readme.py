@@ -89,7 +89,7 @@ def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
                 ("GET", f"{sandbox}/ws?channel=pty"),
                 ("GET", "/v1/volumes"),
                 ("GET", f"{sandbox}/metrics"),
-                ("GET", "/v1/lifecycle/ws"),
+                ("GET", "/v1/lifecycle/webhooks"),
             ):
                 answer = api.request(method, path, json={} if method == "POST" else None)
                 assert (answer.status_code, answer.json()["code"]) == (501, "not_implemented"), path

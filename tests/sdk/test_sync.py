@@ -253,7 +253,7 @@ def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
         sandbox.fork,
         sandbox.create_snapshot,
         sandbox.get_metrics,
-        lambda: list(sandbox.stream_events()),
+        lambda: Lifecycle(**login).list_webhooks(),
         lambda: Sandbox.create(volumes=[{"ref": "v", "mount_path": "/v"}], **login),
         lambda: Sandbox.create(internet_access=False, **login),
         lambda: Sandbox.create(snapshot_id="snap_1", **login),

@@ -92,7 +92,7 @@ async def _stream(request: web.Request, sandbox_id: str | None) -> web.WebSocket
     )
     if not socket.can_prepare(request).ok:
         raise invalid("This is a WebSocket; ask for an upgrade.")
-    with the_parts.streams.taken():
+    with the_parts.lifecycle_streams.taken():
         out = _Out(socket, await socket.prepare(request), request.transport)
         talk = _Talk(socket, out, the_parts.events, sandbox_id)
         await out.end(await _until_end(the_parts.scope, talk))

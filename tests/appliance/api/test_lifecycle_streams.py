@@ -333,7 +333,7 @@ async def test_streams_are_counted(service: Service, monkeypatch: pytest.MonkeyP
             assert answer.headers["Retry-After"] == "5"
         return int(answer.status)
 
-    places = service.plane.parts.streams
+    places = service.plane.parts.lifecycle_streams
     async with subscribed(service):
         assert await status() == 503
     await until(lambda: places._taken == 0)
@@ -470,7 +470,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(
     monkeypatch.setattr(streams, "STALL", 0.2)
     monkeypatch.setattr(streams, "LINGER", 0.2)
     await flood(service, 100, pad="x" * 50_000)
-    await until(lambda: service.plane.parts.streams._taken == 0, 20)
+    await until(lambda: service.plane.parts.lifecycle_streams._taken == 0, 20)
     await until(lambda: not connections(service))
 
     def read() -> list[Any]:
