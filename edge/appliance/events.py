@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from edge.appliance.store import Store
+from edge.appliance.store import Store, StoreError
 
 MAX_EVENTS = 50_000
 """Events kept in all: some 15 MB, and a filter that finds nothing has looked at them within 10 ms."""
@@ -214,10 +214,10 @@ class EventLog:
         )
         row = [getattr(event, name) for name in _COLUMNS[:-1]]
         with self._store.transaction():
+            self._sweep(now)
             self._store.write(_INSERT, [*row, json.dumps(event.metadata)])
             full = f"DELETE FROM events WHERE number <= {_HEAD} - ?"  # noqa: S608 - ours
             self._store.write(full, (self._max_events,))
-        self._sweep(now)
         # Who waits looks when the loop comes to it: after a transaction of which this is only a part.
         self._news.set()
         self._news = asyncio.Event()
@@ -226,7 +226,7 @@ class EventLog:
         self, wanted: EventFilter, *, offset: int, limit: int, ascending: bool
     ) -> tuple[list[LifecycleEvent], bool]:
         """One page of the events asked for, and whether there are more behind it."""
-        self._sweep(self._wall())
+        self._tidy()
         found = self._find(wanted, 0, self.head, offset=offset, limit=limit + 1, up=ascending)
         return [event for _, event in found[:limit]], len(found) > limit
 
@@ -246,7 +246,7 @@ class EventLog:
 
     def number(self, event_id: str) -> int | None:
         """The number of an event; None when it is not kept, or never was."""
-        self._sweep(self._wall())
+        self._tidy()
         found = self._store.read("SELECT number FROM events WHERE id = ?", (_text(event_id),))
         return int(found[0][0]) if found else None
 
@@ -259,8 +259,14 @@ class EventLog:
         rows = self._store.read(f"{query} LIMIT ? OFFSET ?", (low, high, *values, limit, offset))
         return [(row[0], _event(row[1:])) for row in rows]
 
+    def _tidy(self) -> None:
+        try:
+            self._sweep(self._wall())
+        except StoreError:
+            pass  # what can still be read on a full disk is read
+
     def _sweep(self, now: float) -> None:
-        """Forget what is too old, at most once in a while."""
+        """Forget what is too old, at most once in a while. Raises `StoreError`."""
         # Also when the clock was set back, or it would not be done until it has caught up.
         if self._swept is not None and 0 <= now - self._swept < SWEEP:
             return

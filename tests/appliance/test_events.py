@@ -20,7 +20,7 @@ from edge.appliance.events import (
     Operation,
     Status,
 )
-from edge.appliance.store import Store
+from edge.appliance.store import Store, StoreError
 
 ALL = EventFilter()
 
@@ -215,6 +215,24 @@ def test_what_is_too_old_goes_from_the_front_and_leaves_no_hole(store: Store) ->
     assert (numbers(log), log.floor, log.head) == ([], 5, 5)
     emit(log, 5)
     assert (log.floor, log.head) == (5, 6)
+
+
+def test_a_disk_that_is_full_is_still_read(store: Store) -> None:
+    """What is too old stays a while longer then; and an event that cannot be written wakes nobody."""
+    clock = Clock()
+    log = EventLog(store, clock)
+    emit(log, 1)
+    clock.now = 2 * MAX_AGE
+    store.read("PRAGMA query_only = ON")
+    news = log.news
+    assert numbers(log) == [1]
+    assert log.number("never was") is None
+    with pytest.raises(StoreError):
+        emit(log, 2)
+    assert not news.is_set()
+    store.read("PRAGMA query_only = OFF")
+    clock.now += SWEEP
+    assert numbers(log) == []
 
 
 def test_old_events_are_gone_when_the_next_run_starts(tmp_path: Path) -> None:
