@@ -31,6 +31,7 @@ from edge.appliance.runtime.interface import (
     FileTooLarge,
     NoSuchDirectory,
 )
+from edge.appliance.runtime.mounts import Mount, Mounts, check, make, remove
 from edge.appliance.runtime.paths import (
     DIRECTORY,
     WORKSPACE,
@@ -49,7 +50,8 @@ class WorkTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.paths = Paths(root)
+        self.mounts = Mounts()
+        self.paths = Paths(root, self.mounts)
         self.aside = Aside(root.with_name("aside"))
 
     # --- Reading --------------------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class WorkTree:
         with faults(path):
             top, names = self._open_directory(path)
             try:
-                yield below(top, _shown(names), depth, budget)
+                yield below(top, _shown(names), depth, budget, self.mounts)
             finally:
                 os.close(top)
 
@@ -199,7 +201,7 @@ class WorkTree:
                 self.aside.take(name, directory)
 
         with faults(path):
-            self.paths.walk(path, remove, follow=False)
+            self.paths.walk(path, remove, follow=False, taking=True)
 
     def rename(self, old: str, new: str) -> FileEntry:
         """Move a file, link or directory; one in its place is replaced as ``rename(2)`` does it.
@@ -220,7 +222,7 @@ class WorkTree:
                 self.paths.walk(new, to, follow=False)
 
         with faults(old):
-            self.paths.walk(old, move, follow=False)
+            self.paths.walk(old, move, follow=False, taking=True)
         return self.info(new)
 
     def set_permissions(self, path: str, mode: int) -> None:
@@ -237,6 +239,23 @@ class WorkTree:
         with faults(path):
             self.paths.walk(path, change)
 
+    # --- Mounts: see ``mounts.py`` ----------------------------------------------------------------------
+
+    def mount(self, mount: Mount) -> None:
+        """Make it part of the tree. Raises `VolumeLost`, `MountTaken` too."""
+        with faults(mount.path):
+            make(mount, self.mounts, self.paths)
+
+    def unmount(self, mount: Mount) -> None:
+        """What is mounted stays as it is; who has it open keeps it."""
+        with faults(mount.path):
+            remove(mount, self.mounts, self.paths)
+
+    def check(self, mount: Mount) -> None:
+        """Raises `VolumeLost`, `MountMissing`, `MountTaken`, and `FileDenied` where it cannot be written."""
+        with faults(mount.path):
+            check(mount, self.paths)
+
     def _open_directory(self, path: str) -> tuple[int, list[str]]:
         with faults(path):
             return self.paths.walk(path, lambda name, at: os.open(name, DIRECTORY, dir_fd=at))
@@ -248,4 +267,4 @@ def _shown(names: list[str]) -> str:
 
 def _not_root(*names: str) -> None:
     if "." in names:
-        raise FileFailed(f"{WORKSPACE} itself stays as it is.")
+        raise FileFailed(f"{WORKSPACE} itself, and what is mounted, stay as they are.")
