@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,18 +59,19 @@ def copy_tree(
     target: Path,
     *,
     mounts: Mounts | None = None,
-    relocate: tuple[str, str] | None = None,
+    relocate: Mapping[str, str] | None = None,
     bounds: Bounds = BOUNDS,
     stop: threading.Event | None = None,
 ) -> int:
     """Copy what is in ``source`` into ``target``, an empty directory; gives the bytes of content.
 
-    ``relocate``: the beginning of absolute links, and what it is to be in the copy. Blocks. Raises
+    ``relocate``: what absolute links begin with, and what they are to begin with in the copy. Blocks. Raises
     `FileTooLarge` (for all bounds), `DiskFull`, `FileDenied`, `FileFailed`; what is copied by then stays.
     """
     with _opened(source, WORKSPACE) as inner, _opened(target, WORKSPACE) as outer:
-        copy = _Copy(outer, mounts, relocate, bounds, stop or threading.Event())
-        copy.directory(inner, outer, ())
+        copy = _Copy(outer, mounts, relocate or {}, bounds, stop or threading.Event())
+        with faults(WORKSPACE):
+            copy.directory(inner, outer, ())
     return copy.size
 
 
@@ -79,7 +80,7 @@ class _Copy:
         self,
         top: int,
         mounts: Mounts | None,
-        relocate: tuple[str, str] | None,
+        relocate: Mapping[str, str],
         bounds: Bounds,
         stop: threading.Event,
     ) -> None:
@@ -132,10 +133,10 @@ class _Copy:
         if mount is not None and mount.is_at(name, source):
             return
         says = os.readlink(name, dir_fd=source)
-        if self._relocate is not None:
-            old, new = self._relocate
+        for old, new in self._relocate.items():
             if says == old or says.startswith(f"{old}/"):
                 says = new + says[len(old) :]
+                break
         os.symlink(says, name, dir_fd=target)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
@@ -193,7 +194,9 @@ class _Copy:
         try:
             fcntl.ioctl(target, _FICLONE, source)
         except OSError:
-            self._clones = False  # Not this file system, or not this kernel; so not for the rest either.
+            self._clones = (
+                False  # Not this file system, or not this kernel; so not for the rest either.
+            )
             return False
         return True
 
