@@ -26,7 +26,7 @@ from edge.appliance.runtime.interface import (
     RuntimeFault,
     VolumeLost,
 )
-from edge.appliance.runtime.paths import DIRECTORY, WORKSPACE, Paths
+from edge.appliance.runtime.paths import DIRECTORY, WORKSPACE, Paths, make_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,12 @@ def _opened(mount: Mount, *, create: bool = False) -> int:
 def _require_straight(mount: Mount, paths: Paths, *, create: bool = False) -> None:
     """Raises OSError, `RuntimeFault`; `MountTaken` where a link leads to the mount's place."""
     above = mount.names[:-1]
-    _, names = paths.walk("/".join([WORKSPACE, *above]), _open_and_close, create=create)
+
+    def step(name: str, directory: int) -> None:
+        if create and name != ".":
+            make_directory(name, directory)
+        os.close(os.open(name, DIRECTORY, dir_fd=directory))
+
+    _, names = paths.walk("/".join([WORKSPACE, *above]), step, create=create)
     if tuple(names) != above:
         raise MountTaken(f"{mount.path} leads through a symbolic link.")
-
-
-def _open_and_close(name: str, directory: int) -> None:
-    os.close(os.open(name, DIRECTORY, dir_fd=directory))
