@@ -112,8 +112,8 @@ def test_other_objects_fit_the_client(store: Store) -> None:
     assert url.access_token_transport == "query"
     host = SandboxHostInfo(**host_view(PREVIEW))  # type: ignore[arg-type]
     assert host.access_token_expires_at == url.access_token_expires_at
-    snapshot = snapshot_view(Snapshot("snap_1", "sb_1", 5, 1.0))
-    assert SnapshotInfo(**snapshot).size_bytes == 5  # type: ignore[arg-type]
+    snapshot = snapshot_view(Snapshot("snap_1", "sb_1", 5, 1.0), {"a": 1})
+    assert SnapshotInfo(**snapshot).metadata == {"a": 1}  # type: ignore[arg-type]
     log = EventLog(store, lambda: 1.0)
     log.emit(Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api")
     (event,), _ = log.select(EventFilter(), offset=0, limit=1, ascending=True)

@@ -46,12 +46,16 @@ MAX_ENTRIES = 10_000
 
 
 class WorkTree:
-    """The directory ``root``, which exists, and everything below it; ``aside`` is made beside it."""
+    """The directory ``root``, which exists, and everything below it; ``aside`` is made beside it.
 
-    def __init__(self, root: Path) -> None:
+    ``name`` is the root's outside, as in `Paths`.
+    """
+
+    def __init__(self, root: Path, name: str = WORKSPACE) -> None:
         self.root = root
+        self.name = name
         self.mounts = Mounts()
-        self.paths = Paths(root, self.mounts)
+        self.paths = Paths(root, self.mounts, name)
         self.aside = Aside(root.with_name("aside"))
 
     # --- Reading --------------------------------------------------------------------------------------
@@ -83,8 +87,8 @@ class WorkTree:
 
         with faults(path):
             entry, names = self.paths.walk(path, look, follow=False)
-        whole = _shown(names)
-        return replace(entry, name=whole.rpartition("/")[2], path=whole)
+        whole = self._shown(names)
+        return replace(entry, name=whole.rpartition("/")[2], path=whole or "/")
 
     def exists(self, path: str) -> bool:
         """Whether `info` would find something."""
@@ -100,7 +104,7 @@ class WorkTree:
         with faults(path):
             top, names = self._open_directory(path)
             try:
-                yield below(top, _shown(names), depth, budget, self.mounts)
+                yield below(top, self._shown(names), depth, budget, self.mounts)
             finally:
                 os.close(top)
 
@@ -160,7 +164,7 @@ class WorkTree:
 
     def publish(self, staged: Staged, path: str, mode: int | None = None) -> FileEntry:
         """Move what was received to its place; what is there then, behind any links."""
-        return self.info("/".join([WORKSPACE, *staged.publish(self.paths, path, mode)]))
+        return self.info("/".join([self.name, *staged.publish(self.paths, path, mode)]))
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those above it that are missing; one that exists is fine."""
@@ -260,11 +264,10 @@ class WorkTree:
         with faults(path):
             return self.paths.walk(path, lambda name, at: os.open(name, DIRECTORY, dir_fd=at))
 
-
-def _shown(names: list[str]) -> str:
-    return shown("/".join([WORKSPACE, *names]))
+    def _shown(self, names: list[str]) -> str:
+        return shown("/".join([self.name, *names]))
 
 
 def _not_root(*names: str) -> None:
     if "." in names:
-        raise FileFailed(f"{WORKSPACE} itself, and what is mounted, stay as they are.")
+        raise FileFailed("The top directory, and what is mounted, stay as they are.")

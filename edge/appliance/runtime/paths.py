@@ -62,12 +62,17 @@ class Paths:
     """The directory ``root``, which exists, and the ways to what is below it. Every method blocks.
 
     ``mounts`` are part of it (``mounts.py``): directories below the root whose content is elsewhere.
+    ``name`` is the root's outside; it may be empty, and then every absolute path is below it.
     """
 
-    def __init__(self, root: Path, mounts: Mounts | None = None) -> None:
+    def __init__(self, root: Path, mounts: Mounts | None = None, name: str = WORKSPACE) -> None:
         self._root = root
         self._mounts = mounts
-        self._prefixes = (WORKSPACE, str(root), str(root.resolve()))
+        self._name = name or "/"
+        self._prefixes = [
+            [part for part in prefix.split("/") if part]
+            for prefix in (str(root), str(root.resolve()), name)
+        ]
 
     def walk(
         self,
@@ -98,7 +103,7 @@ class Paths:
                 name = rest.pop()
                 if name == "..":
                     if not names:
-                        raise PathEscape(f"{path} leads out of {WORKSPACE}.")
+                        raise PathEscape(f"{path} leads out of {self._name}.")
                     trail.pop()
                     names.pop()
                     continue
@@ -157,11 +162,10 @@ class Paths:
         if path.startswith("/"):
             # A path as the API shows it may begin with several slashes or hold dots; so may a link.
             names = [name for name in path.split("/") if name not in ("", ".")]
-            for prefix in self._prefixes:
-                own = prefix.strip("/").split("/")
+            for own in self._prefixes:
                 if names[: len(own)] == own:
-                    return names[: len(own) - 1 : -1]
-            raise PathEscape(f"{shown or path} leads out of {WORKSPACE}.")
+                    return names[len(own) :][::-1]
+            raise PathEscape(f"{shown or path} leads out of {self._name}.")
         return [name for name in reversed(path.split("/")) if name not in ("", ".")]
 
 

@@ -24,10 +24,13 @@ from edge.appliance.problems import (
     VOLUME_BUSY,
     VOLUME_LIMIT_EXCEEDED,
     VOLUME_NAME_CONFLICT,
+    VOLUME_UNAVAILABLE,
     ApiError,
 )
 from edge.appliance.rows import Rows
 from edge.appliance.runtime.entries import Budget, below
+from edge.appliance.runtime.files import WorkTree
+from edge.appliance.runtime.host import SEARCHES
 from edge.appliance.runtime.interface import FileTooLarge
 from edge.appliance.runtime.paths import DIRECTORY, MAX_DEPTH
 from edge.appliance.runtime.staged import clear
@@ -55,7 +58,10 @@ class Volumes:
         self._rows = Rows(store, "volumes", write=to_document, read=from_document)
         self._volumes = {volume.id: volume for volume in self._rows.load()}
         self._pinned: Counter[str] = Counter()
+        self._used: Counter[str] = Counter()
         self._measuring = asyncio.Semaphore(1)
+        self.searches = asyncio.Semaphore(SEARCHES)
+        """For calls that may take long: few at a time, so that threads are left for others."""
 
     async def start(self) -> None:
         """Finish or take back what an earlier run had begun. Raises OSError."""
@@ -68,7 +74,10 @@ class Volumes:
                     left.rename(left.with_name(name))
                 else:
                     await asyncio.to_thread(clear, left)
-            elif left.name not in self._volumes:
+            elif left.name in self._volumes:
+                # What was on its way in did not get there.
+                await asyncio.to_thread(clear, left / "aside")
+            else:
                 # Never told to anybody, if it is empty; what is not is not ours to judge.
                 with suppress(OSError):
                     (left / "files").rmdir()
@@ -132,10 +141,10 @@ class Volumes:
         return volume
 
     async def delete(self, volume: Volume) -> None:
-        """Remove it and its data. Raises `ApiError` (not_found, volume_busy while `pinned`, state_unwritable)."""
+        """Remove it and its data. Raises `ApiError` (not_found, volume_busy while `pinned` or `used`, state_unwritable)."""
         self.get(volume.id)
-        if self._pinned[volume.id]:
-            raise ApiError(VOLUME_BUSY)
+        if self._pinned[volume.id] or self._used[volume.id]:
+            raise ApiError(VOLUME_BUSY, "The volume is being used.")
         folder = self._folder / volume.id
         away = folder.with_name(volume.id + _DELETED)
         try:
@@ -162,6 +171,18 @@ class Volumes:
             yield
         finally:
             self._pinned.subtract(ids)
+
+    @contextmanager
+    def used(self, volume_id: str) -> Iterator[WorkTree]:
+        """Its files, for as long as in here. Raises `ApiError` (not_found, volume_unavailable)."""
+        volume = self.get(volume_id)
+        if not self.there(volume):
+            raise ApiError(VOLUME_UNAVAILABLE, "The volume's directory is not there.")
+        self._used[volume_id] += 1
+        try:
+            yield WorkTree(self.files(volume_id), name="")
+        finally:
+            self._used[volume_id] -= 1
 
     def pins(self, volume_id: str) -> int:
         """How many are about to attach it."""
