@@ -173,12 +173,10 @@ async def _create(
     gone: Callable[[], bool],
     keep: Keep[Json] = _forget,
 ) -> Json:
-    network = wanted.network
-    token = None
-    if network is not None and network.allow_public_traffic is False:
-        token = secrets.token_urlsafe(32)
-    inactive = wanted.inactivity_timeout_ms
     pattern = the_parts.copier.pattern(wanted.snapshot_id) if wanted.snapshot_id else None
+    private, mask = _network(wanted, pattern)
+    token = secrets.token_urlsafe(32) if private else None
+    inactive = wanted.inactivity_timeout_ms
     with _setup(the_parts, wanted.volumes, pattern) as setup:
         # From here to the sandbox nothing is awaited: an instance always has an owner.
         checkout = await the_parts.pools.checkout(wanted, gone)
@@ -193,7 +191,7 @@ async def _create(
             auto_resume=bool(wanted.auto_resume),
             inactivity_timeout=None if inactive is None else inactive / 1000,
             checkout=checkout.view,
-            mask_request_host=network.mask_request_host if network is not None else None,
+            mask_request_host=mask,
             traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
         )
         sandbox = await the_parts.sandboxes.create(
@@ -209,6 +207,19 @@ async def _create(
             setup=setup,
         )
     return sandbox_view(sandbox, traffic_access_token=token)
+
+
+def _network(wanted: Create, pattern: Pattern | None) -> tuple[bool, str | None]:
+    """Whether traffic is private, and what apps are told as their host; as in the snapshot if nothing is said."""
+    network = wanted.network
+    public = network.allow_public_traffic if network is not None else None
+    mask = network.mask_request_host if network is not None else None
+    if pattern is not None:
+        if public is None:
+            # With a token of its own: nobody knows the other's any more.
+            public = pattern.plan.traffic_token_sha256 is None
+        mask = mask or pattern.plan.mask_request_host
+    return public is False, mask
 
 
 @contextmanager

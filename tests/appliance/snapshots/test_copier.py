@@ -241,3 +241,18 @@ async def test_a_stop_ends_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async with Service(tmp_path) as service:
         assert (await service.api("GET", "/v1/snapshots"))[1] == []
         assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+async def test_what_comes_of_a_private_one_is_private(service: Service) -> None:
+    """Unless the create says otherwise; with a token of its own."""
+    network = {"allow_public_traffic": False, "mask_request_host": "localhost:${PORT}"}
+    sandbox = await service.create(network=network)
+    _, copy = await service.api("POST", f"/v1/sandboxes/{sandbox}/snapshots")
+    said = [None, {"allow_public_traffic": None}, {"allow_public_traffic": True}]
+    for network, private in zip(said, [True, True, False], strict=True):
+        body = {"snapshot_id": copy["id"], "network": network}
+        _, made = await service.api("POST", "/v1/sandboxes", body)
+        assert ("traffic_access_token" in made) is private
+        _, record = await service.edge("GET", f"sandboxes/{made['id']}")
+        assert (record.get("traffic_token_sha256") is not None) is private
+        assert record["mask_request_host"] == "localhost:${PORT}"
