@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -189,9 +190,12 @@ class Volumes:
         return self._pinned[volume_id]
 
     async def measure(self, *volumes: Volume) -> None:
-        """Look how much is in them, unless that was done just now."""
+        """Look how much is in them, unless that was done just now; in all only for so long."""
         async with self._measuring:
+            end = time.monotonic() + MEASURED_SECONDS
             for volume in volumes:
+                if time.monotonic() > end:
+                    return
                 now, last = self._wall(), volume.measured_at
                 # A clock set back must not make the numbers stand still.
                 if last is not None and 0 <= now - last < MEASURED:

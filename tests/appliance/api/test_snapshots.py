@@ -19,7 +19,7 @@ async def _shell(service: Service, sandbox: str, line: str) -> str:
 async def test_a_life(service: Service) -> None:
     """Make one, list it, create from it, delete it; it does not need its sandbox."""
     sandbox = await service.create(metadata={"app": "a"})
-    await _shell(service, sandbox, "echo 1 > f; mkdir d; ln -s f l")
+    await _shell(service, sandbox, "echo 1 > f; mkdir d; ln -s $PWD/f l")
     status, snapshot = await service.api("POST", f"/v1/sandboxes/{sandbox}/snapshots")
     assert status == 201
     assert snapshot == {
@@ -170,7 +170,12 @@ async def test_keys(service: Service, what: str) -> None:
     assert len({(status, answer["id"]) for status, answer in answers}) == 1
     count = len((await service.api("GET", "/v1/sandboxes"))[1]) - 2
     assert count + len((await service.api("GET", "/v1/snapshots"))[1]) == 1
-    for path in (f"/v1/sandboxes/{other}/{what}", "/v1/sandboxes"):
+    another = {"fork": "snapshots", "snapshots": "fork"}[what]
+    for path in (
+        f"/v1/sandboxes/{other}/{what}",
+        f"/v1/sandboxes/{sandbox}/{another}",
+        "/v1/sandboxes",
+    ):
         status, error = await service.api("POST", path, {}, **{"Idempotency-Key": "k"})
         assert (status, error["code"]) == (409, "idempotency_conflict")
     status, _ = await service.api(

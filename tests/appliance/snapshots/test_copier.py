@@ -11,6 +11,7 @@ import pytest
 from service import PAUSES, Service, until
 
 from edge.appliance.runtime import DiskFull, FileDenied, FileTooLarge, FreezeFailed
+from edge.appliance.sandbox import API
 from edge.appliance.snapshots import copier as module
 from edge.core.records import State
 
@@ -256,3 +257,20 @@ async def test_what_comes_of_a_private_one_is_private(service: Service) -> None:
         _, record = await service.edge("GET", f"sandboxes/{made['id']}")
         assert (record.get("traffic_token_sha256") is not None) is private
         assert record["mask_request_host"] == "localhost:${PORT}"
+
+
+async def test_a_pause_that_ends_before_it_is_copied(service: Service) -> None:
+    """Its files are not those of the snapshot any more: nothing is created."""
+    sandbox = await service.create(**PAUSES)
+    _, pause = await service.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
+    sandboxes = service.plane.parts.sandboxes
+    the_sandbox = sandboxes.get(sandbox)
+    async with the_sandbox.lock:
+        creating = asyncio.create_task(
+            service.api("POST", "/v1/sandboxes", {"snapshot_id": pause["id"]})
+        )
+        await until(lambda: len(sandboxes.living()) == 2)
+        await sandboxes._transitions.thaw(the_sandbox, API)
+    status, error = await creating
+    assert (status, error["code"]) == (409, "incompatible_snapshot")
+    assert [one.id for one in sandboxes.living()] == [sandbox]
