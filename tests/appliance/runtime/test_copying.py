@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.appliance.runtime import FileTooLarge, RuntimeFault
@@ -18,6 +19,10 @@ from edge.appliance.runtime import copying as module
 from edge.appliance.runtime.copying import Bounds, Interrupted, copy_tree
 from edge.appliance.runtime.files import WorkTree
 from edge.appliance.runtime.mounts import Mount
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "core"))
+
+from wires import examples
 
 
 @pytest.fixture
@@ -192,6 +197,20 @@ def test_a_full_disk_is_told(source: Path, target: Path, monkeypatch: pytest.Mon
     assert type(caught.value).__name__ == "DiskFull" and "/workspace/a" in str(caught.value)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_cannot_be_read_is_told(source: Path, target: Path) -> None:
+    """A copy without it would not be one."""
+    for name in ("file", "dir"):
+        there = source / name
+        (there.mkdir if name == "dir" else there.touch)()
+        there.chmod(0)
+        with pytest.raises(RuntimeFault) as caught:
+            copy_tree(source, target)
+        assert type(caught.value).__name__ == "FileDenied" and name in str(caught.value)
+        there.chmod(0o700)
+        (there.rmdir if name == "dir" else there.unlink)()
+
+
 def test_without_help_of_the_kernel(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,13 +260,13 @@ _STEPS = st.lists(
         st.tuples(st.just("file"), _PATHS, st.binary(max_size=8)),
         st.tuples(st.just("hard"), _PATHS, _PATHS),
         st.tuples(st.just("soft"), _PATHS, _PATHS | st.sampled_from(["..", "/etc", "../../x"])),
-        st.tuples(st.just("mode"), _PATHS, st.sampled_from([0o700, 0o555, 0o711, 0o640])),
+        st.tuples(st.just("mode"), _PATHS, st.sampled_from([0o700, 0o555, 0o711, 0o750])),
     ),
     max_size=20,
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(150)
 @given(steps=_STEPS)
 def test_any_tree(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
     """Whatever is made of directories, files, links and modes, the copy looks the same."""

@@ -10,6 +10,7 @@ import pytest
 
 from edge.appliance.runtime import (
     FileConflict,
+    FileDenied,
     FileFailed,
     FileNotFound,
     MountMissing,
@@ -208,6 +209,19 @@ def test_health(tree: WorkTree, mount: Mount, volume: Path) -> None:
     assert not volume.exists(), "nothing makes a volume that is gone anew"
     assert [entry.type for entry in tree.entries("a", 2)] == ["symlink"]
     volume.with_name("away").rename(volume)
+    tree.check(mount)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_volume_that_cannot_be_written(tree: WorkTree, mount: Mount, volume: Path) -> None:
+    """Is not well, and is seen all the same."""
+    volume.chmod(0o500)
+    with pytest.raises(FileDenied):
+        tree.check(mount)
+    assert tree.read("a/vol/v.txt", 10) == b"needle"
+    with pytest.raises(FileDenied):
+        tree.write("a/vol/new", b"")
+    volume.chmod(0o700)
     tree.check(mount)
 
 
