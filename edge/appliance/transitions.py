@@ -337,7 +337,9 @@ class Transitions:
         error: Exception,
         text: str = "The sandbox's processes could not be handled.",
     ) -> None:
-        self._log(code, sandbox=sandbox.id, error=repr(error))
+        # A refusal of ours says all there is to say in its own words.
+        what = str(error) if isinstance(error, ApiError) else repr(error)
+        self._log(code, sandbox=sandbox.id, error=what)
         self._emit(
             operation,
             Status.FAILED,
