@@ -45,7 +45,7 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 
 # Prints the seed of the history; KILL_SEED=... brings it back.
 soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill the control plane at work KILL_ROUNDS (500) times
-	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py
+	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py tests/appliance/volumes/test_kill.py
 
 check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

@@ -25,9 +25,11 @@ from edge.appliance.api import (
     pools,
     previews,
     sandboxes,
+    snapshots,
     sockets,
     transfer,
     uploads,
+    volumes,
 )
 from edge.appliance.api.http import answer, parts, same_secret
 from edge.appliance.console import PREFIX, build_console
@@ -59,7 +61,7 @@ def build_app(the_parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, lifecycle, lifecycle_streams, internal, operator):
+    for module in (*public, snapshots, volumes, lifecycle, lifecycle_streams, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))

@@ -25,11 +25,15 @@ from edge.appliance.pools.pools import Pools
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.snapshots.copier import Copier
+from edge.appliance.snapshots.shelf import Copies
 from edge.appliance.store import Store
 from edge.appliance.subscription import Places
 from edge.appliance.tasks import Scope
 from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
+from edge.appliance.volumes.attachments import Attachments
+from edge.appliance.volumes.shelf import Volumes
 from edge.core.target import Site
 from edge.state.redis import Publisher
 
@@ -54,6 +58,10 @@ class Parts:
     grants: Grants
     sandboxes: Sandboxes
     pools: Pools
+    volumes: Volumes
+    attachments: Attachments
+    copies: Copies
+    copier: Copier
     usage: UsageCounter
     links: FileLinks
     uploads: Uploads
@@ -115,6 +123,9 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    volumes = Volumes(store, config.data_dir / "volumes", wall)
+    attachments = Attachments(volumes, sandboxes, runtime, wall=wall, log=log)
+    copies = Copies(store, config.data_dir / "snapshots")
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
     if config.redis.url is not None:
@@ -142,6 +153,10 @@ def build_parts(
         grants=grants,
         sandboxes=sandboxes,
         pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
+        volumes=volumes,
+        attachments=attachments,
+        copies=copies,
+        copier=Copier(copies, sandboxes, volumes, attachments, runtime, wall=wall),
         usage=UsageCounter(grants, sandboxes, store),
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
