@@ -7,17 +7,22 @@ of an impossible shape, is `RedisGone`.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from edge.core.settings import RedisSettings
+
+IN_TIME = 0.8
+"""Part of a command's time after which redis-py itself gives up. In a Cluster it looks for the node that has taken
+over only after it has given up itself; were it interrupted, it would ask a node that hangs for ever."""
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream's entry: its id, its fields."""
@@ -28,15 +33,20 @@ class RedisGone(Exception):
 
 
 class Connection:
-    """A pool of connections, opened on first use inside the running loop.
+    """Connections to one Redis, opened on first use inside the running loop.
 
-    ``timeout`` of a call is in seconds and covers waiting for a free connection.
+    A call takes `RedisSettings.timeout` at most, waiting for its turn included. ``blocking`` is for how many seconds
+    a read may wait for news, ``most`` how many calls are under way at once (`RedisSettings.connections` by default).
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, *, blocking: float = 0.0, most: int = 0) -> None:
         assert settings.url is not None
         self._settings = settings
         self._url = settings.url.get_secret_value()
+        self._blocking = blocking
+        self._most = most or settings.connections
+        # Pools of Sentinels and Clusters refuse where they should let wait, so nobody comes to a full one.
+        self._turns = asyncio.Semaphore(self._most)
         self._client: Redis | RedisCluster | None = None
         self._sentinel: Sentinel | None = None
 
@@ -55,10 +65,11 @@ class Connection:
     ) -> list[Any]:
         """Run a script several times, in one go where one server has all keys. Raises `RedisGone`.
 
-        ``calls`` are keys and arguments. In one go means that a reader of all of it wakes once.
+        ``calls`` are keys and arguments. In one go means that a reader of all of it wakes once. In a Cluster the calls
+        for one hash tag follow each other, whereas the tags go side by side.
         """
         if self._settings.cluster:
-            return await asyncio.gather(*(self.run(script, keys, *args) for keys, args in calls))
+            return await self._by_tag(script, calls)
 
         async def at_once(client: Any) -> list[Any]:
             pipeline = client.pipeline(transaction=True)
@@ -68,6 +79,25 @@ class Connection:
             return answers
 
         answers: list[Any] = await self._guarded(at_once, self._settings.timeout)
+        return answers
+
+    async def _by_tag(
+        self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]]
+    ) -> list[Any]:
+        tags: dict[str, list[int]] = {}
+        for at, (keys, _) in enumerate(calls):
+            tags.setdefault(keys[0].partition("{")[2].partition("}")[0], []).append(at)
+        answers: list[Any] = [None] * len(calls)
+
+        async def in_turn(places: list[int]) -> None:
+            for at in places:
+                keys, arguments = calls[at]
+                answers[at] = await self.run(script, keys, *arguments)
+
+        done = await asyncio.gather(*map(in_turn, tags.values()), return_exceptions=True)
+        for failure in done:
+            if failure is not None:
+                raise failure
         return answers
 
     async def add(self, stream: str, fields: Mapping[str, bytes], most: int) -> None:
@@ -107,7 +137,7 @@ class Connection:
 
     async def _guarded(self, call: Any, timeout: float) -> Any:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout), self._turns:
                 return await call(self._open())
         except TimeoutError:
             raise RedisGone(f"no answer within {timeout:g} s") from None
@@ -116,12 +146,14 @@ class Connection:
             OSError,
             ValueError,
             TypeError,
+            KeyError,
             IndexError,
             AttributeError,
             AssertionError,
+            RecursionError,
         ) as e:
             # Not its text: it may quote what was sent. And redis-py trips over nonsense in many ways.
-            raise RedisGone(type(e).__name__) from None
+            raise RedisGone(_why(e)) from None
 
     def _open(self) -> Redis | RedisCluster:
         if self._client is None:
@@ -131,43 +163,67 @@ class Connection:
     def _make(self) -> Redis | RedisCluster:
         settings = self._settings
         common: dict[str, Any] = {
-            # Waiting is bounded here and not by the socket, which a blocking read would trip over.
+            # Waiting is bounded above; a bound of the socket's own would only be in the way.
             "socket_timeout": None,
             "socket_connect_timeout": settings.timeout,
             # Every command may be repeated: what it does depends on what is there.
             "retry": Retry(NoBackoff(), 1),
             "protocol": 2,
             "driver_info": None,  # which would cost a command per connection
+            "max_connections": self._most,
         }
         if self._url.startswith("rediss://") and settings.ca_file is not None:
             common["ssl_ca_certs"] = str(settings.ca_file)
         if settings.cluster:
-            return RedisCluster.from_url(self._url, max_connections=settings.connections, **common)
-        pool = BlockingConnectionPool.from_url(
-            self._url, max_connections=settings.connections, timeout=settings.timeout, **common
-        )
+            common["socket_timeout"] = IN_TIME * settings.timeout + self._blocking
+            common["socket_connect_timeout"] = IN_TIME * settings.timeout
+            return RedisCluster.from_url(self._url, **common)
         if not settings.sentinels:
-            return Redis.from_pool(pool)
-        return self._by_sentinel(pool.connection_kwargs)
+            return Redis.from_url(self._url, **common)
+        return self._by_sentinel(Redis.from_url(self._url, **common))
 
-    def _by_sentinel(self, arguments: dict[str, Any]) -> Redis:
+    def _by_sentinel(self, plain: Redis) -> Redis:
+        """The primary that Sentinels name, with everything else as for a single server."""
         settings = self._settings
-        arguments = {k: v for k, v in arguments.items() if k not in ("host", "port", "path")}
+        skipped = ("host", "port", "path")
+        arguments = {
+            k: v for k, v in plain.connection_pool.connection_kwargs.items() if k not in skipped
+        }
         if self._url.startswith("rediss://"):
             arguments["ssl"] = True
         addresses = [
             (host, int(port))
             for host, _, port in (one.rpartition(":") for one in settings.sentinels)
         ]
+        # One that hangs must leave time to ask the others, and the primary.
+        patience = settings.timeout / (len(addresses) + 1)
+        asking = {"socket_timeout": patience, "socket_connect_timeout": patience, "protocol": 2}
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            addresses,
-            sentinel_kwargs={"socket_timeout": settings.timeout, "protocol": 2},
-            **arguments,
+            addresses, sentinel_kwargs=asking, **arguments
         )
         primary: Redis = self._sentinel.master_for(
-            settings.sentinel_service, max_connections=settings.connections
+            settings.sentinel_service, max_connections=self._most
         )
         return primary
+
+
+def _why(error: BaseException) -> str:
+    """What to tell the operator, in words of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return "TLS: the certificate is not trusted (redis.ca_file?) or of another host"
+            case ssl.SSLError():
+                return "TLS: no connection could be agreed upon"
+            case AuthenticationError():
+                return "user or password is refused"
+            case NoPermissionError():
+                return "the user may not do this (config/redis.acl has what it takes)"
+            case ConnectionRefusedError():
+                return "nobody listens there"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def _entries(found: Any) -> list[Entry]:
