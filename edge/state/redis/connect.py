@@ -16,13 +16,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from edge.core.settings import RedisSettings
-
-IN_TIME = 0.8
-"""Part of a command's time after which redis-py itself gives up. In a Cluster it looks for the node that has taken
-over only after it has given up itself; were it interrupted, it would ask a node that hangs for ever."""
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream's entry: its id, its fields."""
@@ -35,15 +31,14 @@ class RedisGone(Exception):
 class Connection:
     """Connections to one Redis, opened on first use inside the running loop.
 
-    A call takes `RedisSettings.timeout` at most, waiting for its turn included. ``blocking`` is for how many seconds
-    a read may wait for news, ``most`` how many calls are under way at once (`RedisSettings.connections` by default).
+    A call takes `RedisSettings.timeout` at most, waiting for its turn included. ``most`` is how
+    many are under way at once (`RedisSettings.connections` by default).
     """
 
-    def __init__(self, settings: RedisSettings, *, blocking: float = 0.0, most: int = 0) -> None:
+    def __init__(self, settings: RedisSettings, *, most: int = 0) -> None:
         assert settings.url is not None
         self._settings = settings
         self._url = settings.url.get_secret_value()
-        self._blocking = blocking
         self._most = most or settings.connections
         # Pools of Sentinels and Clusters refuse where they should let wait, so nobody comes to a full one.
         self._turns = asyncio.Semaphore(self._most)
@@ -140,19 +135,14 @@ class Connection:
             async with asyncio.timeout(timeout), self._turns:
                 return await call(self._open())
         except TimeoutError:
+            if isinstance(self._client, RedisCluster):
+                # A node that hangs may have been replaced. redis-py looks for the new one after errors that
+                # it sees itself, and it has not seen this one.
+                self._client._initialize = True  # noqa: SLF001 - there is no public way
             raise RedisGone(f"no answer within {timeout:g} s") from None
-        except (
-            RedisError,
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            AssertionError,
-            RecursionError,
-        ) as e:
-            # Not its text: it may quote what was sent. And redis-py trips over nonsense in many ways.
+        except Exception as e:  # noqa: BLE001 - one door for whatever goes wrong
+            # Any: a Cluster's errors are no `RedisError`, and redis-py trips over nonsense in many ways.
+            # And not its text, which may quote what was sent.
             raise RedisGone(_why(e)) from None
 
     def _open(self) -> Redis | RedisCluster:
@@ -163,7 +153,8 @@ class Connection:
     def _make(self) -> Redis | RedisCluster:
         settings = self._settings
         common: dict[str, Any] = {
-            # Waiting is bounded above; a bound of the socket's own would only be in the way.
+            # Waiting is bounded above. With a bound of its own redis-py uses `asyncio.wait_for`, which in
+            # Python 3.11 swallows a cancellation now and then (CPython issue 86296).
             "socket_timeout": None,
             "socket_connect_timeout": settings.timeout,
             # Every command may be repeated: what it does depends on what is there.
@@ -175,8 +166,6 @@ class Connection:
         if self._url.startswith("rediss://") and settings.ca_file is not None:
             common["ssl_ca_certs"] = str(settings.ca_file)
         if settings.cluster:
-            common["socket_timeout"] = IN_TIME * settings.timeout + self._blocking
-            common["socket_connect_timeout"] = IN_TIME * settings.timeout
             return RedisCluster.from_url(self._url, **common)
         if not settings.sentinels:
             return Redis.from_url(self._url, **common)

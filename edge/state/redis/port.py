@@ -20,7 +20,7 @@ from edge.state.port import (
     WatchEvent,
 )
 from edge.state.redis import scripts
-from edge.state.redis.changes import BLOCK, Changes
+from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
 from edge.state.redis.layout import KEPT_BATCHES, MAX_MEMBERS, MAX_RECORD, SHARDS, Layout, shard_of
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
@@ -55,7 +55,7 @@ class RedisStatePort:
         self._layout = Layout(settings.prefix)
         self._connection = Connection(settings)
         # Reading blocks, and must not take a connection from those who look something up.
-        self._following = Connection(settings, blocking=BLOCK, most=SHARDS + 1)
+        self._following = Connection(settings, most=SHARDS + 1)
         self._changes = Changes(self._following, self._layout, clock=clock)
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
