@@ -7,8 +7,10 @@ of an impossible shape, is `RedisGone`.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -33,10 +35,12 @@ class Connection:
 
     A call takes `RedisSettings.timeout` at most, waiting for its turn included. ``most`` is how
     many are under way at once (`RedisSettings.connections` by default).
+    Raises `ValueError` for settings that can never work.
     """
 
     def __init__(self, settings: RedisSettings, *, most: int = 0) -> None:
         assert settings.url is not None
+        _check(settings.ca_file)
         self._settings = settings
         self._url = settings.url.get_secret_value()
         self._most = most or settings.connections
@@ -139,6 +143,8 @@ class Connection:
                 # A node that hangs may have been replaced. redis-py looks for the new one after errors that
                 # it sees itself, and it has not seen this one.
                 self._client._initialize = True  # noqa: SLF001 - there is no public way
+            if self._sentinel is not None:
+                random.shuffle(self._sentinel.sentinels)  # the first may be the one that hangs
             raise RedisGone(f"no answer within {timeout:g} s") from None
         except Exception as e:  # noqa: BLE001 - one door for whatever goes wrong
             # Any: a Cluster's errors are no `RedisError`, and redis-py trips over nonsense in many ways.
@@ -184,16 +190,42 @@ class Connection:
             (host, int(port))
             for host, _, port in (one.rpartition(":") for one in settings.sentinels)
         ]
-        # One that hangs must leave time to ask the others, and the primary.
-        patience = settings.timeout / (len(addresses) + 1)
-        asking = {"socket_timeout": patience, "socket_connect_timeout": patience, "protocol": 2}
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            addresses, sentinel_kwargs=asking, **arguments
+            addresses,
+            sentinel_kwargs={
+                **self._of_sentinels(),
+                "socket_timeout": None,  # as above
+                "socket_connect_timeout": settings.timeout,
+                "retry": Retry(NoBackoff(), 0),  # there are others
+                "protocol": 2,
+                "driver_info": None,
+            },
+            **arguments,
         )
         primary: Redis = self._sentinel.master_for(
             settings.sentinel_service, max_connections=self._most
         )
         return primary
+
+    def _of_sentinels(self) -> dict[str, Any]:
+        settings, arguments = self._settings, dict[str, Any]()
+        if settings.sentinel_password is not None:
+            arguments["password"] = settings.sentinel_password.get_secret_value()
+        if settings.sentinel_tls:
+            arguments["ssl"] = True
+            arguments["ssl_ca_certs"] = settings.ca_file and str(settings.ca_file)
+        return arguments
+
+
+def _check(ca_file: Path | None) -> None:
+    """Raises `ValueError` for a file whose certificates cannot be used."""
+    if ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as e:
+        why = "no certificates in PEM format" if isinstance(e, ssl.SSLError) else e.strerror
+        raise ValueError(f"redis.ca_file: {ca_file}: {why}") from None
 
 
 def _why(error: BaseException) -> str:
