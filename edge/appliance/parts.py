@@ -30,7 +30,7 @@ from edge.appliance.tasks import Scope
 from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
 from edge.core.target import Site
-from edge.state.redis import Publisher
+from edge.state.redis import LeftUsage, Publisher
 
 Log = Callable[..., None]
 
@@ -115,6 +115,7 @@ def build_parts(
     )
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
+    usage = UsageCounter(grants, sandboxes, store)
     if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
@@ -125,6 +126,7 @@ def build_parts(
         feed.listen(publisher.publish)
         edges.elsewhere = lambda: publisher.members
         scope.spawn(publisher.run(), name="publisher")
+        scope.spawn(LeftUsage(config.redis, usage.take, log=log).run(), name="left usage")
     return Parts(
         config=config,
         runtime=runtime,
@@ -139,7 +141,7 @@ def build_parts(
         grants=grants,
         sandboxes=sandboxes,
         pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
-        usage=UsageCounter(grants, sandboxes, store),
+        usage=usage,
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
         uploads=Uploads(wall),

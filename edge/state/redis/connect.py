@@ -53,6 +53,13 @@ class Connection:
         """Which streams can be read by one command: in a Cluster each by its own."""
         return [[one] for one in streams] if self._settings.cluster else [list(streams)]
 
+    async def look(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+        """Run a script that writes nothing, which takes no right to write. Raises `RedisGone`."""
+        command: tuple[Any, ...] = ("EVAL_RO", script, len(keys), *keys, *arguments)
+        return await self._guarded(
+            lambda client: _sent(client, keys[0], *command), self._settings.timeout
+        )
+
     async def run(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
         """Run a script. Raises `RedisGone`."""
         return await self._guarded(
@@ -105,6 +112,25 @@ class Connection:
             lambda client: client.xadd(stream, dict(fields), maxlen=most), self._settings.timeout
         )
 
+    async def length(self, stream: str) -> int:
+        """How many entries a stream has. Raises `RedisGone`."""
+        found: int = await self._guarded(lambda client: client.xlen(stream), self._settings.timeout)
+        return found
+
+    async def first(self, stream: str, count: int) -> list[Entry]:
+        """The oldest entries. Raises `RedisGone`."""
+        found = await self._guarded(
+            lambda client: client.xrange(stream, count=count), self._settings.timeout
+        )
+        try:
+            return _entries(found)
+        except (TypeError, ValueError):
+            raise RedisGone("an answer of an impossible shape") from None
+
+    async def remove(self, stream: str, entry_id: bytes) -> None:
+        """Delete an entry. Raises `RedisGone`."""
+        await self._guarded(lambda client: client.xdel(stream, entry_id), self._settings.timeout)
+
     async def last(self, stream: str) -> bytes:
         """The id of a stream's newest entry; ``0-0`` where there is none. Raises `RedisGone`."""
         found = await self._guarded(
@@ -116,8 +142,10 @@ class Connection:
         self, positions: Mapping[str, bytes], *, block: float, count: int
     ) -> list[tuple[str, list[Entry]]]:
         """What came after the positions, waiting up to ``block`` seconds for something. Raises `RedisGone`."""
+        limits = ("COUNT", count, "BLOCK", round(block * 1000))
+        command: tuple[Any, ...] = ("XREAD", *limits, "STREAMS", *positions, *positions.values())
         found = await self._guarded(
-            lambda client: client.xread(dict(positions), count=count, block=round(block * 1000)),
+            lambda client: _sent(client, next(iter(positions)), *command),
             self._settings.timeout + block,
         )
         try:
@@ -131,6 +159,10 @@ class Connection:
         sentinel, self._sentinel = self._sentinel, None
         if client is not None:
             await client.aclose()
+        if isinstance(client, RedisCluster):
+            # It closes nothing while it means to look for the nodes anew.
+            await client.nodes_manager.aclose()
+            await client.nodes_manager.aclose("startup_nodes")
         for one in sentinel.sentinels if sentinel is not None else ():
             await one.aclose()
 
@@ -215,6 +247,16 @@ class Connection:
             arguments["ssl"] = True
             arguments["ssl_ca_certs"] = settings.ca_file and str(settings.ca_file)
         return arguments
+
+
+async def _sent(client: Any, key: str, *command: str | bytes | int) -> Any:
+    """Send a command to the node that has the key. By itself redis-py asks a server first where the keys of such
+    a command are, each time.
+    """
+    if not isinstance(client, RedisCluster):
+        return await client.execute_command(*command)
+    await client.initialize()
+    return await client.execute_command(*command, target_nodes=client.get_node_from_key(key))
 
 
 def _check(ca_file: Path | None) -> None:

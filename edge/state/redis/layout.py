@@ -26,8 +26,8 @@ SHARDS = 16
 """Enough to spread over the nodes of any Cluster, few enough to read all of them at once."""
 KEPT_CHANGES = 10_000
 """Changes kept per shard; an edge that was away for longer doubts everything it knows."""
-KEPT_BATCHES = 10_000
-"""Usage batches kept for a control plane that is away."""
+KEPT_BATCHES = 1000
+"""Usage batches that wait for a control plane that is away, of 300 kB at most; edges keep the others."""
 MAX_RECORD = 16_384
 """Bytes of a record. One has a few hundred; what is longer is not read."""
 MAX_MEMBERS = 10_000

@@ -140,14 +140,19 @@ class RedisStatePort:
         try:
             await self._control.report(batch)
         except Unavailable:
-            try:
-                fields = {"u": wire.usage_to_json(batch)}
-                await self._connection.add(self._layout.batches, fields, KEPT_BATCHES)
-            except RedisGone:
-                pass
-            else:
-                return
-            raise
+            if not await self._left(batch):
+                raise
+
+    async def _left(self, batch: UsageBatch) -> bool:
+        """Whether a batch waits in Redis now. Where too many do, it is the edge that keeps and merges it."""
+        stream = self._layout.batches
+        try:
+            if await self._connection.length(stream) >= KEPT_BATCHES:
+                return False
+            await self._connection.add(stream, {"u": wire.usage_to_json(batch)}, 2 * KEPT_BATCHES)
+        except RedisGone:
+            return False
+        return True
 
     async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
         """See `StatePort.ack`."""
@@ -172,7 +177,7 @@ class RedisStatePort:
         try:
             changes = self._layout.changes(shard_of(record_id))
             keys = [self._layout.record(kind, record_id), changes]
-            answer = await self._connection.run(scripts.READ, keys, MAX_RECORD)
+            answer = await self._connection.look(scripts.READ, keys, MAX_RECORD)
             newest, found = answer
         except (RedisGone, UnicodeEncodeError, TypeError, ValueError):
             return None

@@ -187,7 +187,7 @@ class Publisher:
 
     async def _beat(self) -> None:
         # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
-        alive = await self._connection.run(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
+        alive = await self._connection.look(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
         self.members = frozenset(name.decode("utf-8", "replace") for name in alive)
         calls = [
             (
