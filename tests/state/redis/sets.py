@@ -201,10 +201,10 @@ class SentinelSet(Set):
 class ClusterSet(Set):
     """Three primaries, and a replica of the first."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         options = (
             *PASSABLE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-            "--cluster-replica-validity-factor", "0",
+            "--cluster-replica-validity-factor", "0", *more,
         )  # fmt: skip
         self.servers = [
             Valkey(folder, *options, "--cluster-port", str(free_port())) for _ in range(4)
