@@ -94,6 +94,8 @@ class ControlPlaneSettings(Group):
     """Seconds for one look-up, report or ack. Resumes have the wake window instead."""
     edge_id: str = ""
     """Name of this edge towards the control plane; empty makes one of host name and process id."""
+    usage_dir: Path | None = None
+    """Directory where usage that is not acknowledged outlives a restart; unset = it ends with the process."""
 
 
 class RedisSettings(Group):
