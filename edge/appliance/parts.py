@@ -35,7 +35,7 @@ from edge.appliance.usage import UsageCounter
 from edge.appliance.volumes.attachments import Attachments
 from edge.appliance.volumes.shelf import Volumes
 from edge.core.target import Site
-from edge.state.redis import Publisher
+from edge.state.redis import LeftUsage, Publisher
 
 Log = Callable[..., None]
 
@@ -128,6 +128,7 @@ def build_parts(
     copies = Copies(store, config.data_dir / "snapshots")
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
+    usage = UsageCounter(grants, sandboxes, store)
     if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
@@ -138,6 +139,7 @@ def build_parts(
         feed.listen(publisher.publish)
         edges.elsewhere = lambda: publisher.members
         scope.spawn(publisher.run(), name="publisher")
+        scope.spawn(LeftUsage(config.redis, usage.take, log=log).run(), name="left usage")
     return Parts(
         config=config,
         runtime=runtime,
@@ -157,7 +159,7 @@ def build_parts(
         attachments=attachments,
         copies=copies,
         copier=Copier(copies, sandboxes, volumes, attachments, runtime, wall=wall),
-        usage=UsageCounter(grants, sandboxes, store),
+        usage=usage,
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
         uploads=Uploads(wall),

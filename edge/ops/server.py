@@ -38,6 +38,7 @@ from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
 from edge.wake.catalog import Catalog, Trust
 from edge.wake.scope import Scope
+from edge.wake.spool import Spool
 from edge.wake.usage import UsageReporter
 from edge.wake.wakes import Wakes
 
@@ -105,7 +106,15 @@ class Edge:
         self._barrier = Barrier(
             self._state_port, self.catalog, self.admission, scope=self._work, observer=observer
         )
-        self.usage = UsageReporter(self._state_port, edge_id=edge_id, clock=clock, wall=wall)
+        folder = settings.control_plane.usage_dir
+        self.usage = UsageReporter(
+            self._state_port,
+            edge_id=edge_id,
+            clock=clock,
+            wall=wall,
+            spool=Spool(folder) if folder is not None else None,
+            tell=self.telemetry.event,
+        )
         self.flow = Flow(
             settings,
             keys=lambda: self.keys.keys,
@@ -272,7 +281,11 @@ class Edge:
             async with asyncio.timeout(LAST_REPORT):
                 await self.usage.flush()
         except (Unavailable, TimeoutError):
-            self.telemetry.event("usage_given_up", pairs=self.usage.waiting())
+            kept = await self.usage.keep()
+            self.telemetry.event(
+                "usage_kept" if kept else "usage_given_up", pairs=self.usage.waiting()
+            )
+        self.usage.close()
         await self.catalog.close()
         await self._state_port.close()
         await self._admin.close()
