@@ -190,7 +190,7 @@ class Flow:
                 and way.refusal is None
             ):
                 section.passage = passage  # the credential is in the section, not in the query
-        return outbound.head_of(head, passage.outward, exchange.request_id)
+        return outbound.request_head(head, passage.outward, exchange.request_id)
 
     def request_relay(self, head: Head) -> RequestRelay:
         """A relay for a request body."""
@@ -277,6 +277,3 @@ class Flow:
             and known.incarnation == record.incarnation
             and known.upstream == record.upstream
         )
-
-
-__all__ = ["Flow"]

@@ -135,10 +135,8 @@ class Admission:
 
     # --- Exchanges and tunnels --------------------------------------------------------------------
 
-    def enter(
-        self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False, waited: bool = False
-    ) -> bool:
-        """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision.
+    def enter(self, sandbox_id: str, grant_id: str = "", *, waited: bool = False) -> bool:
+        """Room for one more exchange in the sandbox. Call it in one go with the decision.
 
         One that has ``waited`` for a wake was let in when it began to.
         """
@@ -154,12 +152,8 @@ class Admission:
             if self._settings.in_flight_per_grant:
                 _give_back(self._running_by_grant, grant_id)
             return self._refuse("admission.in_flight_per_sandbox")
-        if tunnel:
-            room.tunnels += 1
-            self._tunnels += 1
-        else:
-            room.exchanges += 1
-            self._exchanges += 1
+        room.exchanges += 1
+        self._exchanges += 1
         return True
 
     def _enter_grant(self, grant_id: str) -> bool:
@@ -176,7 +170,7 @@ class Admission:
         return room is None or not limit or room.total < limit
 
     def leave(self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False) -> None:
-        """An exchange (or tunnel) that `enter` admitted is over."""
+        """An exchange that `enter` admitted is over; ``tunnel``: it had become one."""
         room = self._rooms.get(sandbox_id)
         if room is None or not (room.tunnels if tunnel else room.exchanges):
             raise RuntimeError(f"leave without enter: {sandbox_id}")
@@ -220,7 +214,7 @@ class Admission:
     # --- Waiting ----------------------------------------------------------------------------------
 
     def park(self, sandbox_id: str, grant_id: str) -> bool:
-        """Room for one more exchange that waits (for a wake or a look-up)."""
+        """Room for one more exchange that waits for a wake."""
         settings = self._settings
         room = self._rooms.get(sandbox_id) or _Room()
         by_grant = self._waiting_by_grant.get(grant_id, 0)

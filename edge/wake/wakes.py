@@ -45,8 +45,6 @@ from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 from edge.wake.wake import Wake
 
-__all__ = ["Wake", "Wakes"]
-
 BLIP = 3.0
 """Seconds, from its first failure on, during which a resume that found no control plane is tried again."""
 FIRST_DELAY = 0.05
