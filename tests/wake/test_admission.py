@@ -8,18 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from edge.core.settings import AdmissionSettings, WakeSettings
-from edge.wake import admission
-from edge.wake.admission import Admission, Budget, network
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
+from edge.wake.admission import Admission, network
+from tests.wake.handclock import Clock
 
 
 def admit(**limits: int) -> Admission:
@@ -144,40 +134,6 @@ def test_counts_never_go_below_zero(seed: int) -> None:
         except RuntimeError:
             pass
         assert min(room.counts().values()) >= 0 and room.in_flight("sb") >= 0
-
-
-def test_a_budget_refills_evenly() -> None:
-    """All of it at once, then one per sixtieth of an hour; a refusal costs nothing."""
-    clock = Clock()
-    budget = Budget(60, 3600.0, clock)
-    assert sum(budget.spend("g") for _ in range(100)) == 60
-    assert not budget.allowed("g")
-    assert budget.spend("other")
-    clock.now += 61
-    assert [budget.spend("g") for _ in range(2)] == [True, False]
-    clock.now += 3600
-    assert sum(budget.spend("g") for _ in range(100)) == 60
-
-
-def test_a_budget_of_zero_is_none() -> None:
-    """No limit: nothing is counted."""
-    budget = Budget(0, 60.0, Clock())
-    assert all(budget.spend("g") for _ in range(1000))
-    assert budget.allowed("g") and len(budget) == 0
-
-
-def test_budgets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attacker with many addresses does not fill the memory, and full budgets are forgotten first."""
-    monkeypatch.setattr(admission, "MAX_BUDGETS", 80)
-    clock = Clock()
-    budget = Budget(1, 60.0, clock)
-    for i in range(1000):
-        budget.spend(str(i))
-        assert len(budget) <= 80
-    assert not budget.allowed("999")
-    clock.now += 61
-    assert all(budget.spend(f"late{i}") for i in range(60))
-    assert budget.allowed("999")
 
 
 def test_wakes_and_signatures_have_their_own_budgets() -> None:
