@@ -16,8 +16,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from edge.core.credentials import Keys, TokenCache
+from edge.core.credentials import Keys
 from edge.core.settings import Settings
+from edge.core.token_cache import TokenCache
 from edge.ops.admin import Admin
 from edge.ops.background import Background
 from edge.ops.configuration import ConfigurationError
