@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 from collections.abc import Callable
@@ -35,7 +34,6 @@ SWEEP_INTERVAL = 0.25
 
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing drops what is unsent and resets the connection."""
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class ClientConnection(asyncio.Protocol):
@@ -425,6 +423,3 @@ class _Lingering(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connection.connection_lost(exc)
-
-
-__all__ = ["SWEEP_INTERVAL", "ClientConnection"]
