@@ -2,13 +2,11 @@
 
 Errors are flat JSON objects, never HTML; nothing redirects. The public API wants the API key, the
 internal ones (for edges, for operators) the service token; what is neither is open to all (health,
-public keys).
+public keys). Only the console (``console/``), which is for people, has its own rules and its own door.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -21,16 +19,20 @@ from edge.appliance.api import (
     files,
     internal,
     lifecycle,
+    lifecycle_streams,
     open_routes,
     operator,
     pools,
     previews,
     sandboxes,
+    snapshots,
     sockets,
     transfer,
     uploads,
+    volumes,
 )
-from edge.appliance.api.http import answer, parts
+from edge.appliance.api.http import answer, parts, same_secret
+from edge.appliance.console import PREFIX, build_console
 from edge.appliance.parts import PARTS, Parts
 from edge.appliance.problems import (
     EXPECTATION_FAILED,
@@ -59,9 +61,10 @@ def build_app(the_parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, lifecycle, internal, operator):
+    for module in (*public, snapshots, volumes, lifecycle, lifecycle_streams, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
+    app.add_subapp(PREFIX, build_console(the_parts))
     return app
 
 
@@ -97,19 +100,15 @@ def _authorize(request: web.Request) -> None:
     """Raises `ApiError` (unauthorized)."""
     if request.path in _OPEN or transfer.linked(request):
         return
+    if len(request.match_info.apps) > 1:
+        return  # It is the console's, which has a door of its own.
     config = parts(request).config
     private = any(f"{request.path}/".startswith(f"{prefix}/") for prefix in _PRIVATE)
-    wanted = (config.service_token if private else config.api_key).get_secret_value()
+    wanted = config.service_token if private else config.api_key
     fields = request.headers.getall(hdrs.AUTHORIZATION, [])
     scheme, _, given = fields[0].partition(" ") if len(fields) == 1 else ("", "", "")
-    # Digests, so that the time tells nothing of the length either.
-    same = hmac.compare_digest(_digest(given.strip()), _digest(wanted))
-    if not same or scheme.lower() != "bearer":
+    if not same_secret(given.strip(), wanted) or scheme.lower() != "bearer":
         raise ApiError(UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _refusal(error: ApiError | web.HTTPException, path: str) -> ApiError:

@@ -61,6 +61,8 @@ class Config(_Group):
     """Ports that cannot be previewed besides the API's own: the edge's and its admin's."""
     redis: RedisSettings = RedisSettings()
     """Redis to publish records to, for many edges; without a URL there is none."""
+    console_hosts: tuple[Hostname, ...] = ()
+    """Names under which the console may be opened besides this machine's own: those of a proxy in front."""
     await_edge: bool = False
     """Whether a line on standard input will still name the edge's port; the demo waits for it."""
 

@@ -94,6 +94,10 @@ class Minter:
         }
         return ProxyTarget(grant, ways.get(Transport.HTTP), ways.get(Transport.WEBSOCKET))
 
+    def place(self, grant: Grant) -> str:
+        """Where a grant leads, without a credential."""
+        return f"{self.site.scheme}://{self._host(grant)}/"
+
     def _host(self, grant: Grant) -> str:
         site = self.site
         usual = {"http": 80, "https": 443}[site.scheme]

@@ -25,12 +25,17 @@ from edge.appliance.pools.pools import Pools
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.snapshots.copier import Copier
+from edge.appliance.snapshots.shelf import Copies
 from edge.appliance.store import Store
+from edge.appliance.subscription import Places
 from edge.appliance.tasks import Scope
 from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
+from edge.appliance.volumes.attachments import Attachments
+from edge.appliance.volumes.shelf import Volumes
 from edge.core.target import Site
-from edge.state.redis import Publisher
+from edge.state.redis import LeftUsage, Publisher
 
 Log = Callable[..., None]
 
@@ -47,11 +52,16 @@ class Parts:
     feed: Feed
     edges: Edges
     events: EventLog
+    lifecycle_streams: Places
     audit: AuditTrail
     minter: Minter
     grants: Grants
     sandboxes: Sandboxes
     pools: Pools
+    volumes: Volumes
+    attachments: Attachments
+    copies: Copies
+    copier: Copier
     usage: UsageCounter
     links: FileLinks
     uploads: Uploads
@@ -93,7 +103,7 @@ def build_parts(
     floor = begin_run(store, wall)
     feed = Feed(start=floor)
     edges = Edges()
-    events = EventLog(wall)
+    events = EventLog(store, wall)
     minter = Minter(
         lambda: keys.key,
         issuer=config.issuer,
@@ -113,6 +123,9 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    volumes = Volumes(store, config.data_dir / "volumes", wall)
+    attachments = Attachments(volumes, sandboxes, runtime, wall=wall, log=log)
+    copies = Copies(store, config.data_dir / "snapshots")
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
     usage = UsageCounter(grants, sandboxes, store)
@@ -122,11 +135,11 @@ def build_parts(
             lambda: [*sandboxes.records(), *grants.records()],
             wall=wall,
             log=log,
-            take_usage=usage.take_late,
         )
         feed.listen(publisher.publish)
         edges.elsewhere = lambda: publisher.members
         scope.spawn(publisher.run(), name="publisher")
+        scope.spawn(LeftUsage(config.redis, usage.take, log=log).run(), name="left usage")
     return Parts(
         config=config,
         runtime=runtime,
@@ -136,11 +149,16 @@ def build_parts(
         feed=feed,
         edges=edges,
         events=events,
+        lifecycle_streams=Places(),
         audit=audit,
         minter=minter,
         grants=grants,
         sandboxes=sandboxes,
         pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
+        volumes=volumes,
+        attachments=attachments,
+        copies=copies,
+        copier=Copier(copies, sandboxes, volumes, attachments, runtime, wall=wall),
         usage=usage,
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),

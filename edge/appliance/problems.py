@@ -60,6 +60,48 @@ SNAPSHOT_NOT_FOUND = _client(
 WARM_POOL_NOT_FOUND = _client(
     "warm_pool_not_found", 404, "The warm pool does not exist.", "List the warm pools."
 )
+SNAPSHOT_IN_USE = _client(
+    "snapshot_in_use",
+    409,
+    "The snapshot is needed.",
+    "Resume or kill its sandbox first; or wait for what is created from it.",
+)
+INCOMPATIBLE_SNAPSHOT = _client(
+    "incompatible_snapshot",
+    409,
+    "The snapshot is not of this kind.",
+    "Resume snapshots of paused sandboxes; create sandboxes from the others.",
+)
+VOLUME_ATTACHMENT_NOT_FOUND = _client(
+    "volume_attachment_not_found",
+    404,
+    "The sandbox has no such attachment.",
+    "List the sandbox's volumes.",
+)
+VOLUME_BUSY = _client(
+    "volume_busy", 409, "The volume is attached.", "Detach it, or kill the sandboxes that have it."
+)
+VOLUME_NAME_CONFLICT = _client(
+    "volume_name_conflict", 409, "There is a volume of this name.", "Use that, or another name."
+)
+VOLUME_MOUNT_CONFLICT = _client(
+    "volume_mount_conflict",
+    409,
+    "Something is in the way of the volume.",
+    "Remove it, or choose another mount_path.",
+)
+VOLUME_MOUNT_MISSING = _client(
+    "volume_mount_missing", 409, "The volume is not in its place.", "Remount it."
+)
+VOLUME_UNAVAILABLE = _client(
+    "volume_unavailable",
+    409,
+    "A volume that the sandbox needs is not there.",
+    "Bring its directory back, or detach it.",
+)
+VOLUME_LIMIT_EXCEEDED = _client(
+    "volume_limit_exceeded", 409, "The limit is reached.", "Delete or detach what is not needed."
+)
 PREVIEW_GRANT_NOT_FOUND = _client(
     "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
 )
@@ -122,6 +164,9 @@ WARM_POOL_UNAVAILABLE = _client(
 QUOTA_EXCEEDED = _client(
     "quota_exceeded", 409, "The limit is reached.", "Delete what is not needed any more."
 )
+TOO_MANY_STREAMS = _ours(
+    "too_many_streams", 503, "Too many streams are open.", "Close some, or try again."
+)
 PAYLOAD_TOO_LARGE = _client(
     "payload_too_large",
     413,
@@ -162,6 +207,8 @@ NOT_IMPLEMENTED = _client(
 CREATE_FAILED = _ours("create_failed", 503, "The sandbox could not be created.", "Try again.")
 PAUSE_FAILED = _ours("pause_failed", 503, "The sandbox could not be paused.", "Try again.")
 RESUME_FAILED = _ours("resume_failed", 503, "The sandbox could not be resumed.", "Try again.")
+SNAPSHOT_FAILED = _ours("snapshot_failed", 503, "The files could not be copied.", "Try again.")
+FORK_FAILED = _ours("fork_failed", 503, "The sandbox could not be forked.", "Try again.")
 RESUME_TIMEOUT = _ours("resume_timeout", 503, "The sandbox did not run in time.", "Try again.")
 RUNTIME_LOST = _ours("runtime_lost", 503, "The sandbox's processes were lost.", "Start them again.")
 STATE_UNWRITABLE = _ours(
@@ -175,6 +222,21 @@ AUTO_RESUME_DISABLED = _client(
     409,
     "The sandbox does not resume by itself.",
     "Resume it through the API.",
+)
+CONSOLE_HOST_UNKNOWN = _client(
+    "console_host_unknown",
+    421,
+    "The console is not served under this name.",
+    "Open it by the address that preview-edge dev prints.",
+)
+CROSS_SITE_REQUEST = _client(
+    "cross_site_request",
+    403,
+    "The request came from another site's page.",
+    "Open the console itself and do it there.",
+)
+FORM_OUTDATED = _client(
+    "form_outdated", 403, "The form is of an earlier login.", "Go back, reload the page, try again."
 )
 INTERNAL_ERROR = _ours(
     "internal_error",

@@ -78,7 +78,8 @@ class AnswerScanner:
         not set. ``before``: an earlier answer on the same connection; the same bytes mean the same.
         Raises `InvalidAnswer`.
         """
-        if before is not None and before.block == block and before.to_head is to_head:
+        # A head without a byte is no head, and certainly not one that had a cookie (see ``Answer.block``).
+        if before is not None and block and before.block == block and before.to_head is to_head:
             return before
         lines = block.split(b"\r\n")
         match = _STATUS_LINE.fullmatch(lines[0])

@@ -7,7 +7,9 @@ by the edge. One join a head, because this runs for every request.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from edge.core.answer import Answer
 from edge.core.credentials import Family
@@ -18,6 +20,8 @@ from edge.core.section import Section
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
 _FORWARDED = b"forwarded"
 _X_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
+_PROXIES = 16
+"""Entries of X-Forwarded-For that are looked at, from its end: no chain of our own proxies is longer."""
 # RFC 9110 section 7.2: uri-host [":" port], by the characters of RFC 3986 section 3.2.2.
 _HOST_VALUE = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+")
 
@@ -33,13 +37,6 @@ class Peer:
     address: bytes
     trusted: bool
     scheme: bytes
-
-
-def request_head(
-    head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
-) -> bytes:
-    """The head that goes to the upstream, with its empty line."""
-    return head_of(head, outward(head.section, way, peer, cookie_name), request_id)
 
 
 @dataclass(slots=True)
@@ -81,8 +78,8 @@ def outward(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> O
     return Outward(instead, b"\r\n".join([*added, b"X-Request-Id: "]))
 
 
-def head_of(head: Head, way: Outward, request_id: bytes) -> bytes:
-    """A head for the upstream, with its empty line."""
+def request_head(head: Head, way: Outward, request_id: bytes) -> bytes:
+    """The head that goes to the upstream, with its empty line."""
     lines = head.lines
     if way.lines is not lines:
         kept = filter(None, map(way.instead.get, lines, lines))
@@ -148,6 +145,23 @@ def client_scheme(head: Head, trusted: bool, public_scheme: bytes) -> bytes:
         if len(said) == 1 and said[0] in (b"http", b"https"):
             return said[0]
     return public_scheme
+
+
+def forwarded_for(head: Head, trusts: Callable[[str], bool]) -> str | None:
+    """The address that X-Forwarded-For gives for the client of a trusted proxy; None where it gives none.
+
+    Each of our own proxies has appended who came to it: the last address that is not one of theirs counts.
+    """
+    said = b",".join(entry.value for entry in head.forwarded if entry.name == _FOR)
+    for node in reversed(said.split(b",")[-_PROXIES:]):
+        address = node.strip(b" \t").decode("latin-1")
+        try:
+            ip_address(address)
+        except ValueError:
+            return None
+        if not trusts(address):
+            return address
+    return None
 
 
 def answer_head(

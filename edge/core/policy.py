@@ -9,6 +9,8 @@ from __future__ import annotations
 from edge.core.head import Head
 from edge.core.settings import WakePolicySettings
 
+_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
+"""Fields by which some frameworks take a request for one of another method, OPTIONS included."""
 _ICONS = (b"/favicon.ico", b"/apple-touch-icon")
 
 
@@ -49,6 +51,7 @@ def is_bare_preflight(head: Head) -> bool:
         and not (section.proxy_tokens or section.traffic_tokens or section.cookies)
         and head.value(b"authorization") is None
         and head.value(b"proxy-authorization") is None
+        and not any(head.values(name) for name in _OVERRIDES)
     )
 
 

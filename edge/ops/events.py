@@ -20,6 +20,8 @@ _LEVEL_OF = {
     "keys_unusable": "warning",
     "redis_left": "warning",
     "usage_given_up": "warning",
+    "usage_not_kept": "warning",
+    "usage_unreadable": "warning",
     "watch_doubt": "warning",
     "watch_lost": "warning",
 }

@@ -33,6 +33,7 @@ def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error:
     rows = [
         ("API", addresses.api),
         ("API key", addresses.api_key),
+        ("console", f"{addresses.api}/console"),
         *_edge_rows(addresses),
         ("data", addresses.data_dir),
     ]

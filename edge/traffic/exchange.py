@@ -19,12 +19,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from edge.core import errors
+from edge.core.answer import InvalidAnswer
 from edge.core.decision import Access, Forward
 from edge.core.errors import EdgeError, Problem, bad_request
+from edge.core.framing import FramingError
 from edge.core.head import Head
 from edge.core.reports import End, Role
 from edge.traffic import pages
-from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer, RequestRelay
+from edge.traffic.relay import AnswerRelay, RequestRelay
 from edge.traffic.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Exchange:
     status = 0
     waited = 0.0
     admitted = False
+    place = ""  # the grant on which it was admitted; decided again, it may go by another one
     retried = False
     learned = False  # whether newer keys were asked for on its behalf
     noted = False  # whether the request itself was reported as usage

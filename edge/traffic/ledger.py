@@ -44,7 +44,7 @@ class Ledger:
             sandbox_id, way.grant.id, waited=exchange.role is not Role.NONE
         ):
             return False
-        exchange.admitted = True
+        exchange.admitted, exchange.place = True, way.grant.id
         active = self._active.get(sandbox_id)
         if active is None:
             active = self._active[sandbox_id] = set()
@@ -70,7 +70,8 @@ class Ledger:
     def note(self, exchange: Exchange, access: Access) -> None:
         """Report what the exchange has used since it was last noted."""
         tunnel, admitted = exchange.tunnel is not None, exchange.admitted
-        bytes_in, bytes_out = exchange.bytes_in, exchange.bytes_out
+        # A body that came with a refusal was read over, and reached nobody.
+        bytes_in, bytes_out = (exchange.bytes_in, exchange.bytes_out) if admitted else (0, 0)
         moved_in, moved_out = bytes_in - exchange.noted_in, bytes_out - exchange.noted_out
         first = admitted and not exchange.noted
         problem = exchange.problem
@@ -111,7 +112,7 @@ class Ledger:
                     self._admission.leave_anonymous(sandbox_id)
                 else:
                     tunnel = exchange.tunnel is not None
-                    self._admission.leave(sandbox_id, access.claims.grant, tunnel=tunnel)
+                    self._admission.leave(sandbox_id, exchange.place, tunnel=tunnel)
         self._observer.exchange(self._report(exchange, access))
 
     def refused_unread(self, error: EdgeError, address: str, request_id: bytes) -> None:

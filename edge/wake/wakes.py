@@ -7,7 +7,8 @@ re-check, wait*, and what a wait returns is never believed: the loop reads the c
 record               what settling it means
 ==================== ================================================================================
 running, gone, error nothing: the caller decides again
-paused               join the sandbox's wake, or begin it (auto_resume off: refused at once)
+paused               join the sandbox's wake, or begin it (auto_resume off: refused at once); after a wait
+                     nothing is begun: the caller decides again whether it still may
 pausing, resuming    wait for the record to change
 creating             the same; past the deadline it is ``sandbox_not_ready``
 unknown              look it up
@@ -23,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from math import inf
 
 from edge.core.errors import (
     CONTROL_PLANE_UNAVAILABLE,
@@ -42,10 +44,9 @@ from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
 from edge.wake.catalog import Catalog
+from edge.wake.failures import Failures
 from edge.wake.scope import Scope
 from edge.wake.wake import Wake
-
-__all__ = ["Wake", "Wakes"]
 
 BLIP = 3.0
 """Seconds, from its first failure on, during which a resume that found no control plane is tried again."""
@@ -59,8 +60,6 @@ POLL = 1.0
 """Seconds after which a change that is waited for is asked for: its message may be lost."""
 TELLING = 60.0
 """Seconds after which a wake is reported although the app has not begun to answer."""
-MAX_FAILURES = 10_000
-"""Failures remembered at once; they last a second, so this bounds a storm, not normal work."""
 
 REFUSALS = {
     RefusalReason.FAILED: SANDBOX_RESUME_FAILED,
@@ -106,7 +105,7 @@ class Wakes:
         self._settling = 0
         self._wakes: dict[str, Wake] = {}  # under way
         self._told: dict[str, Wake] = {}  # not yet reported
-        self._failures: dict[str, tuple[float, int, Problem]] = {}  # until, incarnation, what
+        self._failures = Failures(settings.failure_memory, clock)
         catalog.listen(self._hear)
 
     def current(self, sandbox_id: str) -> Wake | None:
@@ -140,10 +139,13 @@ class Wakes:
             self._settling -= 1
 
     async def _settle(self, sandbox_id: str, grant_id: str, woken_by: str) -> Role:
-        role = Role.NONE
+        role, waited = Role.NONE, False
         while True:
             # Read, not taken from the caller: it decided a while ago.
             match self._catalog.sandbox(sandbox_id):
+                case SandboxRecord(state=State.PAUSED) if waited and sandbox_id not in self._wakes:
+                    # Its right to begin a wake may have ended meanwhile: that is decided anew first.
+                    return role
                 case SandboxRecord(state=State.PAUSED) as paused:
                     wake, leads = self._join(paused, grant_id, woken_by)
                     role = Role.LEADER if leads else _at_least_follower(role)
@@ -156,6 +158,7 @@ class Wakes:
                     return role
                 case missing:
                     await self._look_up(sandbox_id, missing)
+            waited = True
 
     async def _wait_for(self, wake: Wake) -> None:
         wake.waiting += 1
@@ -198,7 +201,9 @@ class Wakes:
         wake = self._wakes.get(paused.id)
         if wake is not None:
             return wake, False
-        self._recall_failure(paused)
+        problem = self._failures.recall(paused)
+        if problem is not None:
+            raise EdgeError(problem)
         if self._scope.closed:
             raise EdgeError(EDGE_DRAINING)
         if not self._spend_wake(grant_id):
@@ -230,24 +235,19 @@ class Wakes:
         """Ask until there is an answer; None when the record is worth reading again."""
         paused = wake.paused
         ends = wake.started + self._settings.window
-        give_up = ends
-        delay = FIRST_DELAY
-        while True:
-            left = ends - self._clock()
-            if left < LEAST_TIMEOUT:
-                return SANDBOX_RESUME_TIMEOUT
+        give_up, delay = inf, FIRST_DELAY
+        while (left := ends - self._clock()) >= LEAST_TIMEOUT:
             try:
                 answer = await self._port.resume(paused.id, paused.incarnation, "preview", left)
             except ResumeRefused as refused:
                 return REFUSALS[refused.reason]
             except Unavailable:
                 now = self._clock()
-                if delay == FIRST_DELAY:
-                    give_up = now + BLIP
+                give_up = min(give_up, now + BLIP)
             else:
                 return await self._take(wake, answer)
             if ends - now < LEAST_TIMEOUT:
-                return SANDBOX_RESUME_TIMEOUT
+                break
             if now >= give_up or not wake.waiting:
                 return CONTROL_PLANE_UNAVAILABLE
             # A resume that was carried out and whose answer was lost ends this wake by its change
@@ -256,6 +256,7 @@ class Wakes:
             delay = min(LAST_DELAY, delay * 2)
             if wake.over.is_set():
                 return None
+        return SANDBOX_RESUME_TIMEOUT
 
     async def _take(self, wake: Wake, answer: SandboxRecord) -> Problem | None:
         """Put the answer into the catalog (which may end the wake, see `_hear`) and judge what is there."""
@@ -303,35 +304,13 @@ class Wakes:
             asyncio.get_running_loop().call_later(TELLING, self._tell, wake)
         else:
             wake.problem, wake.outcome = problem, problem.code
-            self._remember_failure(wake.paused, problem)
+            self._failures.remember(wake.paused, problem)
             self._tell(wake)
 
     def _tell(self, wake: Wake) -> None:
         if self._told.get(wake.paused.id) is wake:
             del self._told[wake.paused.id]
             self._observer.wake(wake.report())
-
-    # --- Failures ---------------------------------------------------------------------------------
-
-    def _remember_failure(self, paused: SandboxRecord, problem: Problem) -> None:
-        now = self._clock()
-        self._failures.pop(paused.id, None)
-        # Insertion order is order of expiry: every failure lasts equally long.
-        while self._failures:
-            oldest = next(iter(self._failures))
-            if self._failures[oldest][0] > now and len(self._failures) < MAX_FAILURES:
-                break
-            del self._failures[oldest]
-        until = now + self._settings.failure_memory
-        self._failures[paused.id] = (until, paused.incarnation, problem)
-
-    def _recall_failure(self, paused: SandboxRecord) -> None:
-        """Raise the failure of a moment ago: a storm of requests costs one attempt."""
-        until, incarnation, problem = self._failures.get(paused.id, (0.0, 0, EDGE_DRAINING))
-        if until <= self._clock():
-            self._failures.pop(paused.id, None)
-        elif incarnation == paused.incarnation:
-            raise EdgeError(problem)
 
 
 def _at_least_follower(role: Role) -> Role:

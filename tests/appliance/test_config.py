@@ -29,6 +29,7 @@ def test_what_is_said_is_read(tmp_path: Path) -> None:
         ({"service_token": "short"}, "config: service_token: "),
         ({"public_scheme": "ftp"}, "config: public_scheme: "),
         ({"public_hostname": "not a host"}, "config: public_hostname: "),
+        ({"console_hosts": ["not a host"]}, "config: console_hosts.0: "),
         ({"demo": "yes"}, "config: demo: "),
         ({"colour": "red"}, "config: colour: "),
     ],

@@ -83,6 +83,7 @@ def test_the_public_port_is_named_where_it_has_to_be(minter: Minter, site: Site,
     preview = minter.preview(_grant(80))
     assert preview.host == host
     assert preview.url.startswith(f"{site.scheme}://{host}/?edge_token=")
+    assert minter.place(preview.grant) == f"{site.scheme}://{host}/"
 
 
 @pytest.mark.parametrize("kinds", [(), (Transport.HTTP,), (Transport.WEBSOCKET,)])

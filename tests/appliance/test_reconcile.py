@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from stage import Stage, play
 
-from edge.appliance.events import EventFilter, LifecycleEvent
+from edge.appliance.events import EventFilter, LifecycleEvent, Operation
 from edge.appliance.problems import ApiError
 from edge.appliance.requests import SetTimeout
 from edge.appliance.store import Store, StoreError
@@ -17,7 +17,9 @@ FLOOR = 10**12
 
 
 def _events(stage: Stage) -> list[LifecycleEvent]:
-    return stage.events.select(EventFilter(), offset=0, limit=99, ascending=True)[0]
+    """What reconciling told; the log has what was before, too."""
+    wanted = EventFilter(operation=Operation.RECONCILE)
+    return stage.events.select(wanted, offset=0, limit=99, ascending=True)[0]
 
 
 def _code(call: object) -> str:

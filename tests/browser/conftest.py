@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with development(tmp_path_factory.mktemp("dev")) as said:
         key = {"Authorization": f"Bearer {said['API key']}"}
         with httpx.Client(base_url=said["API"], headers=key, timeout=PATIENCE) as api:
-            yield World(said["preview"], api)
+            yield World(said, api)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from aiohttp import web
 from selenium import webdriver
 
 from edge.core.records import GrantStatus, State
-from tests.browser.visit import PATIENCE, Page
+from tests.browser.visit import CONTRASTS, PATIENCE, Page
 from tests.flows.scriptedapp import AppConnection
 from tests.flows.scripts import Call, refusal
 from tests.flows.stage import PORT, Preview, Stage
@@ -37,26 +37,6 @@ STILL = "window.setTimeout = () => 0;"
 """Keeps a page that tries again from doing so while it is looked at."""
 AT_ONCE = "window.setTimeout = (then) => then();"
 """Makes its five seconds pass at once."""
-
-# For every text that is shown: the contrast to what is behind it (WCAG 2.2, "contrast ratio").
-CONTRASTS = """
-    const rgb = (said) => said.match(/[\\d.]+/g).map(Number);
-    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-    const behind = (el) => {
-        const color = rgb(getComputedStyle(el).backgroundColor);
-        return color.length === 4 && color[3] === 0 ? behind(el.parentElement) : color;
-    };
-    const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
-    const found = [];
-    while (walker.nextNode()) {
-        const el = walker.currentNode.parentElement, text = walker.currentNode.data.trim();
-        if (!text || !el.checkVisibility()) continue;
-        const [one, two] = [rgb(getComputedStyle(el).color), behind(el)].map(light);
-        found.push([text, (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)]);
-    }
-    return found;
-"""
 
 
 async def the_app(connection: AppConnection) -> None:
@@ -238,20 +218,6 @@ KINDS: dict[str, tuple[int, Kind]] = {
 }
 
 
-def tree_of(page: Page) -> list[tuple[str, str, dict[str, Any]]]:
-    """What a screen reader is told: role, name and properties of each node that it does not ignore."""
-    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    return [
-        (
-            node["role"]["value"],
-            node.get("name", {}).get("value", ""),
-            {item["name"]: item["value"].get("value") for item in node.get("properties", ())},
-        )
-        for node in nodes
-        if not node["ignored"]
-    ]
-
-
 def asked_for(page: Page) -> set[str]:
     """The addresses, without fragments, that the tab has asked for since the last look."""
     messages = [
@@ -287,7 +253,7 @@ def look_at(page: Page, url: str, code: str, status: int) -> None:
 
 def listen_to(page: Page) -> None:
     """The page on show, as a screen reader has it."""
-    tree = tree_of(page)
+    tree = page.tree()
     title = page.driver.title
     headings = [(name, properties["level"]) for role, name, properties in tree if role == "heading"]
     assert headings == [(title, 1)]

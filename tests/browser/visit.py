@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -12,12 +13,33 @@ from selenium.webdriver.support.wait import WebDriverWait
 PATIENCE = 30.0
 """Seconds until a page that does not come to what is waited for fails its test."""
 
+# For every text that is shown: the contrast to what is behind it (WCAG 2.2, "contrast ratio").
+CONTRASTS = """
+    const rgb = (said) => said.match(/[\\d.]+/g).map(Number);
+    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const behind = (el) => {
+        const color = rgb(getComputedStyle(el).backgroundColor);
+        return color.length === 4 && color[3] === 0 ? behind(el.parentElement) : color;
+    };
+    const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (walker.nextNode()) {
+        const el = walker.currentNode.parentElement, text = walker.currentNode.data.trim();
+        if (!text || !el.checkVisibility()) continue;
+        const [one, two] = [rgb(getComputedStyle(el).color), behind(el)].map(light);
+        found.push([text, (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)]);
+    }
+    return found;
+"""
+
 
 class World:
     """What ``dev`` said at its start, and a client of its control plane."""
 
-    def __init__(self, link: str, api: httpx.Client) -> None:
-        self.link = link
+    def __init__(self, said: Mapping[str, str], api: httpx.Client) -> None:
+        self.link = link = said["preview"]
+        self.console, self.key = said["console"], said["API key"]
         self.api = api
         name = urlsplit(link).netloc.partition(".")[0]
         self.port = int(name.partition("-")[0])
@@ -92,3 +114,16 @@ class Page:
         screen = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+    def tree(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What a screen reader is told: role, name, properties of each node that it does not ignore."""
+        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        return [
+            (
+                node["role"]["value"],
+                node.get("name", {}).get("value", ""),
+                {item["name"]: item["value"].get("value") for item in node.get("properties", ())},
+            )
+            for node in nodes
+            if not node["ignored"]
+        ]

@@ -275,3 +275,13 @@ def test_what_passes_also_passes_h11_with_the_same_framing(
     assert body == expected
     ended = answer.chunked or answer.length is not None
     assert isinstance(event, h11.EndOfMessage) is ended
+
+
+def test_an_empty_block_is_not_the_answer_before() -> None:
+    """An app that sends a stray empty line must not repeat the cookie of somebody else's answer."""
+    scanner = AnswerScanner(max_fields=8)
+    before = scanner.scan(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: session=alice", to_head=False, own_cookie=COOKIE
+    )
+    with pytest.raises(InvalidAnswer):
+        scanner.scan(b"", to_head=False, own_cookie=COOKIE, before=before)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -60,6 +61,43 @@ def test_previews_through_the_terminator_on_the_page(tmp_path: Path, unused_tcp_
             assert '"tick"' in ticking.recv(30)
     log = (tmp_path / "data" / "access.log").read_text()
     assert '"tunnel":true' in log
+
+
+def test_a_visitor_cannot_say_where_it_comes_from(tmp_path: Path, unused_tcp_port: int) -> None:
+    """The edge believes this nginx, so what a visitor says about hosts and addresses must end here."""
+    tls = certificate(tmp_path, DOMAIN)
+    host = f"3000-sb-1a2b3c4d.{DOMAIN}"
+    lies = {"Forwarded": "host=evil", "Via": "1.1 first"}
+    lies |= {f"X-Forwarded-{name}": "evil" for name in ("For", "Proto", "Host", "Port", "Prefix")}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as edge,
+        _nginx(tmp_path, unused_tcp_port, f"127.0.0.1:{edge.getsockname()[1]}"),
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(verify=tls, timeout=30) as visitor,
+    ):
+        edge.settimeout(30)
+        heard = pool.submit(_one_head, edge)
+        answer = visitor.get(
+            f"https://127.0.0.1:{unused_tcp_port}/",
+            headers={"Host": host} | lies,
+            extensions={"sni_hostname": host},
+        )
+        assert answer.status_code == 204
+        head = heard.result().lower()
+    assert b"via: 1.1 first" in head
+    assert b"evil" not in head
+    assert f"x-forwarded-host: {host}".encode() in head
+
+
+def _one_head(edge: socket.socket) -> bytes:
+    """What the first client sends, answered with nothing."""
+    connection, _ = edge.accept()
+    with connection:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    return head
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import Any, Self
 from edge.core.records import SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.ops.server import Edge, build_edge
-from edge.state.port import UsageBatch
 from edge.state.redis import Publisher, RedisStatePort
 from edge.wake.catalog import Trust
 from tests.flows.rawclient import Answer, RawClient
@@ -30,17 +29,16 @@ class FleetStage(Stage):
     def __init__(
         self,
         tmp_path: Path,
-        redis: Valkey,
+        server: Valkey,
         *,
         skews: tuple[float, ...] = (0.0,) * EDGES,
         **settings: Any,
     ) -> None:
-        settings["redis"] = {"url": redis.url} | settings.get("redis", {})
+        settings["redis"] = {"url": server.url} | settings.get("redis", {})
         super().__init__(tmp_path, **settings)
-        self.redis = redis
+        self.redis = server
         self.edges: list[Edge] = []
         self.told: list[str] = []
-        self.from_redis: list[UsageBatch] = []
         self._skews = skews
         self._publishing: asyncio.Task[None] | None = None
 
@@ -51,7 +49,6 @@ class FleetStage(Stage):
             lambda: [*plane.sandboxes.values(), *plane.grants.values()],
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
-            take_usage=self.from_redis.append,
         )
         plane.on_record = self.publisher.publish
         self.publish()

@@ -6,7 +6,6 @@ Whoever it is: nobody gets a wrong answer or none, and one new incarnation comes
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -58,7 +57,7 @@ async def strike(world: World, victim: str, how: str) -> None:
     elif how == "killed":
         await asyncio.to_thread(world.kill, victim)
     else:
-        world.signal(victim, signal.SIGSTOP)
+        world.freeze(victim)
 
 
 async def mend(world: World, victim: str, how: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,9 +26,9 @@ async def trouble(fleet: FleetStage, which: str) -> AsyncIterator[None]:
             yield
             await redis.start()
         case "slow":
-            redis.signal(signal.SIGSTOP)
+            redis.freeze()
             yield
-            redis.signal(signal.SIGCONT)
+            redis.thaw()
         case "full":
             async with redis.client() as client:
                 await client.config_set("maxmemory", "1")

@@ -101,7 +101,7 @@ class World:
         if how == "killed":
             await self.again(victim)
         elif how == "stopped":
-            self.signal(victim, signal.SIGCONT)
+            self.thaw(victim)
 
     async def again(self, name: str) -> None:
         """What was killed is begun again."""
@@ -111,9 +111,19 @@ class World:
             await asyncio.to_thread(self.begin, name)
             await asyncio.to_thread(self.up, name)
 
-    def signal(self, name: str, number: signal.Signals) -> None:
-        """SIGSTOP or SIGCONT."""
-        (self.redis if name == "redis" else self._programs[name]).signal(number)
+    def freeze(self, name: str) -> None:
+        """It hangs (SIGSTOP): its sockets take what comes, and nobody answers."""
+        if name == "redis":
+            self.redis.freeze()
+        else:
+            self._programs[name].signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """It goes on (SIGCONT)."""
+        if name == "redis":
+            self.redis.thaw()
+        else:
+            self._programs[name].signal(signal.SIGCONT)
 
     def _settings(self, name: str) -> dict[str, Any]:
         port, admin_port = self._ports[name]

@@ -12,7 +12,7 @@ from edge.core.credentials import Family
 from edge.core.records import GrantStatus, State, Transport
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import AppConnection
-from tests.flows.stage import PROXY_HEADER, UPGRADE, Preview, Stage, until
+from tests.flows.stage import PROXY_HEADER, UPGRADE, MakeStage, Preview, Stage, until
 from tests.flows.test_websocket_wakes import shout
 
 ENDS: dict[GrantStatus, tuple[int, str, str]] = {
@@ -278,6 +278,65 @@ async def test_revoked_while_it_waits(stage: Stage) -> None:
         stage.plane.begin_incarnation(box.id)
         refused(await client.answer(), 401, "preview_grant_revoked")
     assert app.connections == 0
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_who_lost_its_right_during_a_pause_does_not_wake(stage: Stage, end: str) -> None:
+    """It met the pause, and its grant ended before that was through: nothing is resumed for it."""
+    app = await stage.app()
+    box = stage.sandbox(app)
+    await stage.heard(stage.plane.change_sandbox(box.id, state=State.PAUSING))
+    async with await stage.client() as client:
+        await client.send(box.get())
+        await until(lambda: stage.edge.admission.counts()["waiting"] == 1)
+        if end == "revoked":
+            await stage.heard(stage.plane.change_grant(box.grant, status=GrantStatus.REVOKED))
+        else:
+            stage.ahead = 3600.0
+        stage.plane.pause(box.id)
+        code = "preview_grant_revoked" if end == "revoked" else "edge_token_expired"
+        refused(await client.answer(), 401, code)
+    assert stage.plane.counts["resume"] == 0
+    assert app.connections == 0
+
+
+async def test_a_body_that_is_refused_is_no_use(stage: Stage) -> None:
+    """It reached nobody: it keeps no sandbox awake, and the ended grant counts no bytes."""
+    box = stage.sandbox(await stage.app())
+    await stage.heard(stage.plane.change_grant(box.grant, status=GrantStatus.REVOKED))
+    refused(await stage.ask(box.request("POST", body=b"still here")), 401, "preview_grant_revoked")
+    await stage.stop_edge()
+    (item,) = {item for batch in stage.plane.usage for item in batch.items}
+    assert item.last_error_code == "preview_grant_revoked"
+    assert not (item.active or item.requests or item.bytes_in)
+
+
+async def test_the_place_of_a_grant_is_given_back_to_it(make_stage: MakeStage) -> None:
+    """Sent once more after the first of two cookies has expired, a request goes by the second's grant."""
+    stage = await make_stage(admission={"in_flight_per_grant": 1})
+    hang_up = asyncio.Event()
+
+    async def hesitant(app: AppConnection) -> None:
+        while head := await app.read_head():
+            if b"/slow" in head and not hang_up.is_set():
+                await hang_up.wait()
+                return
+            await app.answer(b"done")
+
+    app = await stage.app(hesitant)
+    box = stage.sandbox(app)
+    other = stage.preview(box.id)
+    for preview in (box, other):  # leaves a connection that is used again, and may be retried
+        assert (await stage.ask(preview.get())).status == 200
+    cookies = box.cookie(exp=time.time() + 60)[:-2] + other.cookie().replace(b"Cookie:", b";")
+    async with await stage.client() as client:
+        await client.send(box.request("GET", "/slow", cookies, token=""))
+        await app.until(lambda: len(app.requests) == 3)
+        stage.ahead = 61.0
+        hang_up.set()
+        assert (await client.answer()).body == b"done"
+        assert stage.edge.admission.in_flight(box.id) == 0
+        assert (await client.ask(box.request("GET", "/", cookies, token=""))).status == 200
 
 
 @pytest.mark.parametrize(

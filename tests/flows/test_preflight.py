@@ -198,12 +198,15 @@ async def test_a_port_that_refuses_is_not_waited_for(make_stage: MakeStage) -> N
         ("OPTIONS", ASKS + b"Cookie: a=b\r\n", None),
         ("OPTIONS", ASKS + b"Authorization: Basic eDp5\r\n", None),
         ("OPTIONS", ASKS + b"x-nullspace-traffic-access-token: guess\r\n", None),
+        ("OPTIONS", ASKS + b"X-HTTP-Method-Override: DELETE\r\n", None),
+        ("OPTIONS", ASKS + b"X-HTTP-Method: GET\r\n", None),
+        ("OPTIONS", ASKS + b"X-Method-Override: POST\r\n", None),
     ],
 )
 async def test_what_is_not_a_preflight(
     make_stage: MakeStage, method: str, fields: bytes, body: bytes | None
 ) -> None:
-    """Only what browsers send by themselves: without a body, and without anything secret."""
+    """Only what browsers send by themselves: without a body, anything secret, or another method."""
     stage = await opened(make_stage)
     app = await stage.app(allow)
     box = stage.sandbox(app)

@@ -176,3 +176,22 @@ async def test_guessing_is_budgeted(make_stage: MakeStage) -> None:
     assert codes == ["edge_token_invalid"] * 5 + ["preview_overloaded"] * 3
     assert (await stage.ask(box.get(token=good))).status == 200
     assert stage.plane.asked == {"sandbox": 1, "grant": 1, "resume": 0}
+
+
+async def test_guessing_is_charged_to_who_guesses(make_stage: MakeStage) -> None:
+    """Not to the proxy in front, by which everybody comes, nor to an address that the guesser invents."""
+    stage = await make_stage(
+        tokens={"failures_per_minute": 5}, trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"]
+    )
+    box = stage.sandbox(await stage.app())
+
+    async def by(chain: str, *, forged: bool) -> Answer:
+        fields = f"X-Forwarded-For: {chain}\r\n".encode()
+        request = FORGERIES["another key"].request(box) if forged else box.get()
+        return await stage.ask(request.replace(b"\r\n\r\n", b"\r\n" + fields + b"\r\n", 1))
+
+    chains = [f"192.0.2.{n}, 203.0.113.1, 10.0.0.9" for n in range(6)]
+    codes = [(await by(chain, forged=True)).code for chain in chains]
+    assert codes == ["edge_token_invalid"] * 5 + ["preview_overloaded"]
+    assert (await by("203.0.113.1", forged=False)).code == "preview_overloaded"
+    assert (await by("198.51.100.7, 10.0.0.9", forged=False)).status == 200

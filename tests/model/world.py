@@ -13,13 +13,13 @@ from plane import CALM, Faults, Plane, PlanePort
 from virtual import VirtualLoop
 
 from edge.core.errors import EdgeError
-from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State
+from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
 from edge.core.reports import ExchangeReport, WakeReport
 from edge.core.settings import AdmissionSettings, CatalogSettings, WakeSettings
 from edge.state.port import Unavailable
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
-from edge.wake.catalog import ASK_INTERVAL, Catalog, Missing, Trust
+from edge.wake.catalog import ASK_INTERVAL, Catalog, Trust
 from edge.wake.scope import Scope
 from edge.wake.wakes import Wakes
 
@@ -130,7 +130,9 @@ class Edge:
         assert self.admission.park(record.id, grant_id)
         try:
             await self.wakes.settle(record, grant_id=grant_id, woken_by="GET /", deadline=deadline)
-            if record.id in self.running_at:
+            known = self.catalog.sandbox(record.id)
+            awake = isinstance(known, SandboxRecord) and known.state is State.RUNNING
+            if awake and record.id in self.running_at:
                 self.gaps.append(self.world.loop.time() - self.running_at[record.id])
         finally:
             self.admission.unpark(record.id, grant_id)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bench.ports import free_port
 from edge.ops.dev import EDGE_PATIENCE
 from tests.ops.programs import PREVIEW_EDGE, Program, eventually, family, fetch
 from tests.ops.test_server import spellings
@@ -82,15 +83,6 @@ class Dev(Program):
         return [line[2] for line in lines if line and line[1] == sandbox]
 
 
-def free_port() -> int:
-    """A port nobody uses now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 SERVER = f"exec {sys.executable} -m http.server $P --bind 127.0.0.1"
 
 
@@ -116,6 +108,7 @@ def test_the_first_screen_is_true(dev: Dev) -> None:
     """The key of the environment, listeners that answer, the data directory, the preview link."""
     assert dev.row("API key") == KEY and KEY in dev.commands()[0]
     assert fetch(dev.row("API") + "/healthz")[0] == 200
+    assert b"API key" in fetch(dev.row("console") + "/login")[2]
     admin = dev.row("admin").partition("/metrics")[0]
     for page in ("/metrics", "/readyz", "/healthz"):
         assert fetch(admin + page)[0] == 200 and page in dev.row("admin")

@@ -40,8 +40,8 @@ def test_the_banner_has_key_addresses_and_three_commands(demo: dict[str, object]
     """With and without a demo sandbox."""
     text = banner(ADDRESSES, demo)
     assert len(commands(text)) == 3
-    for part in ("nsk_k", "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics"):
-        assert part in text
+    parts = "nsk_k http://127.0.0.1:1 http://127.0.0.1:1/console http://127.0.0.1:2 http://127.0.0.1:3/metrics"
+    assert all(part in text for part in parts.split())
     assert ("preview" in text) is (demo is not None)
 
 

@@ -17,7 +17,7 @@ PAUSES = {"on_timeout": "pause", "auto_resume": True}
 
 
 async def _until(sandbox: AsyncSandbox, status: SandboxStatus) -> None:
-    # The lifecycle stream is not offered, so asking again is all there is.
+    # Asked again and again, because that is what the test is about: what a client reads.
     while (await sandbox.get_info()).status is not status:  # noqa: ASYNC110 - see above
         await asyncio.sleep(0.05)
 
@@ -75,7 +75,7 @@ async def test_commands_and_files(login: Login) -> None:
         assert await sandbox.files.read("raw", format="bytes") == b"\x00\xff"
         assert sorted(entry.name for entry in await sandbox.files.list()) == ["a.txt", "raw"]
         with pytest.raises(NotOffered):
-            await sandbox.fork()
+            await sandbox.get_metrics()
 
 
 async def test_previews(

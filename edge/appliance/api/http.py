@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,7 +11,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from edge.appliance.parts import PARTS, Parts
 from edge.appliance.problems import PAYLOAD_TOO_LARGE, ApiError, invalid
@@ -36,6 +38,15 @@ def answer(document: object, status: int = 200) -> web.Response:
     # ASCII only: text from clients may hold lone surrogates, which have no UTF-8.
     text = json.dumps(document, separators=(",", ":"))
     return web.Response(status=status, body=text.encode("ascii"), content_type="application/json")
+
+
+def same_secret(given: str, wanted: SecretStr) -> bool:
+    """Whether it is the secret. Digests, so that the time tells nothing of the length either."""
+    return hmac.compare_digest(_digest(given), _digest(wanted.get_secret_value()))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 async def read_body(request: web.Request, limit: int = MAX_JSON) -> bytes:

@@ -22,19 +22,30 @@ async def all_events(request: web.Request) -> web.Response:
 
 async def sandbox_events(request: web.Request) -> web.Response:
     """``GET S/lifecycle``: of one sandbox, also after it was destroyed."""
-    sandbox = sandbox_id(request)
-    if not parts(request).sandboxes.known(sandbox):
-        raise ApiError(SANDBOX_NOT_FOUND)
-    return _page(request, {**query(request, *_PAGE), "sandbox_id": sandbox})
+    asked = {**query(request, *_PAGE), "sandbox_id": known_sandbox(request)}
+    return _page(request, asked)
 
 
 async def snapshot_events(request: web.Request) -> web.Response:
     """``GET /v1/snapshots/{id}/lifecycle``: of one snapshot, also after its sandbox is gone."""
     asked = {**query(request, *_PAGE), "snapshot_id": request.match_info["snapshot"]}
-    known = EventFilter(snapshot_id=asked["snapshot_id"])
-    if not parts(request).events.select(known, offset=0, limit=1, ascending=True)[0]:
+    if not _any(request, EventFilter(snapshot_id=asked["snapshot_id"])):
         raise ApiError(SNAPSHOT_NOT_FOUND)
     return _page(request, asked)
+
+
+def known_sandbox(request: web.Request) -> str:
+    """The sandbox the path names, which there is or was. Raises `ApiError` (sandbox_not_found)."""
+    sandbox = sandbox_id(request)
+    known = parts(request).sandboxes.known(sandbox)
+    if not known and not _any(request, EventFilter(sandbox_id=sandbox)):
+        raise ApiError(SANDBOX_NOT_FOUND)
+    return sandbox
+
+
+def _any(request: web.Request, wanted: EventFilter) -> bool:
+    found, _ = parts(request).events.select(wanted, offset=0, limit=1, ascending=True)
+    return bool(found)
 
 
 def _page(request: web.Request, asked: Mapping[str, str]) -> web.Response:
