@@ -167,7 +167,7 @@ def test_output_that_nobody_reads_is_no_traceback() -> None:
         (["dev", "--workers", "0"], "Invalid value for '--workers': 0 is not in the range"),
         (["dev", "--edges", "0"], "Invalid value for '--edges': 0 is not in the range 1<=x<=16"),
         (["dev", "--edges", "17"], "Invalid value for '--edges': 17 is not in the range 1<=x<="),
-        (["dev", "--redis-url", "localhost"], "--redis-url: url must begin with redis:// or red"),
+        (["dev", "--redis-url", "localhost"], "--redis-url: must begin with redis:// or red"),
         (["dev", "--edges", "2", "--edge-port", "65535"], "--edge-port: 2 edges take as many por"),
         (["dev", "--window", "soon"], "Invalid value for '--window': 'soon' is not a valid"),
         (["dev", "--window", "0"], "--window: must be more than 0"),

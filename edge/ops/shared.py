@@ -29,7 +29,7 @@ REDIS_VARIABLE = variable_of("redis.url")
 
 _OPTION_OF = {
     "public_hostname": "--public-hostname",
-    "redis": "--redis-url",
+    "redis.url": "--redis-url",
     "wake.window": "--window",
 }
 

@@ -78,9 +78,9 @@ def test_secrets_are_new_each_time_and_not_shown(tmp_path: Path) -> None:
         (replace(OPTIONS, window=float("nan")), "--window: must be a finite number"),
         (replace(OPTIONS, window=float("inf")), "--window: must be a finite number"),
         (replace(OPTIONS, public_hostname="http://x"), "--public-hostname: must be a DNS name"),
-        (replace(OPTIONS, redis_url="http://:hush@h"), "--redis-url: url must begin with redis"),
-        (replace(OPTIONS, redis_url="redis://:hush@h:port"), "--redis-url: url must name a host"),
-        (replace(OPTIONS, redis_url="redis://:hush@:0"), "--redis-url: url must name a host"),
+        (replace(OPTIONS, redis_url="http://:hush@h"), "--redis-url: must begin with redis"),
+        (replace(OPTIONS, redis_url="redis://:hush@h:port"), "--redis-url: must be like redis://"),
+        (replace(OPTIONS, redis_url="redis://:hush@:0"), "--redis-url: must name a host"),
         (replace(OPTIONS, public_hostname='x"\ny'), "--public-hostname: must be a DNS name"),
     ],
 )

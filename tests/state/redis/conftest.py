@@ -128,13 +128,16 @@ class Edge:
 
     def __init__(self, settings: RedisSettings, control: Control, name: str) -> None:
         self.noted: list[str] = []
-        self.port = RedisStatePort(
-            settings, control, name, note=lambda event, **_: self.noted.append(event)
-        )
+        self.reasons: list[str] = []
+        self.port = RedisStatePort(settings, control, name, note=self._note)
         self.events: list[WatchEvent] = []
         self.failures = 0
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+
+    def _note(self, event: str, reason: str = "") -> None:
+        self.noted.append(event)
+        self.reasons += [reason] if reason else []
 
     async def follow(self) -> None:
         """Follow from now on, as the edge does: again and again."""
@@ -189,15 +192,19 @@ class Fleet:
         self.settings = settings
         self.control = Control()
         self.told: list[str] = []
+        self._stack = stack
+        self._running: asyncio.Task[None] | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Another process's publisher, which knows nothing of what was published before."""
         self.publisher = Publisher(
-            settings,
+            self.settings,
             lambda: list(self.control.records.values()),
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
         )
         self.control.publish = self.publisher.publish
-        self._stack = stack
-        self._running: asyncio.Task[None] | None = None
 
     def put(self, record: SandboxRecord | GrantRecord) -> None:
         """A record as the control plane has it, published."""

@@ -136,7 +136,8 @@ async def test_without_the_rights_it_is_told(guarded: Valkey) -> None:
     control = Control()
     control.records[BOX.id] = BOX
     edge = Edge(guarded.settings, control, "edge-1")
-    with pytest.raises(Unavailable, match="the user may not do this"):
+    with pytest.raises(Unavailable):
         await anext(edge.port.watch(None))
+    assert edge.noted == ["redis_left"] and "the user may not do this" in edge.reasons[0]
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.close()

@@ -11,12 +11,10 @@ import pytest
 from edge.core.records import SandboxRecord, State
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis import following as module
-from edge.state.redis.layout import SHARDS, Layout
-from tests.state.redis.conftest import Edge, Fleet
-from tests.state.redis.valkey import Valkey
+from tests.state.redis.conftest import Edge, Fleet, Servers, only_single
 
+pytestmark = only_single
 BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
-LAYOUT = Layout("edge")
 CURSOR = 1_700_000_000_000
 """Where the control plane's own log stands: far beyond what is counted in Redis."""
 
@@ -36,7 +34,7 @@ async def heard(edge: Edge, since: int, holds: Callable[[WatchEvent], bool]) -> 
 
 
 async def test_without_redis_the_control_plane_is_followed_and_then_redis_again(
-    fleet: Fleet, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each change of sides begins with a doubt; what happens meanwhile is heard; it is told once each."""
     monkeypatch.setattr(module, "FIRST_LOOK", 0.05)
@@ -46,13 +44,13 @@ async def test_without_redis_the_control_plane_is_followed_and_then_redis_again(
     newer = replace(BOX, version=2)
     directly(fleet, Change(CURSOR, newer), Heartbeat(CURSOR))
     seen = len(edge.events)
-    valkey.kill()
+    servers.kill()
     events = await heard(edge, seen, lambda event: event == Heartbeat(CURSOR))
     assert events[-3:] == [Resync(CURSOR), Change(CURSOR, newer), Heartbeat(CURSOR)]
     assert edge.failures == 0 and edge.noted == ["redis_left"]
     fleet.control.records[BOX.id] = newer
     seen = len(edge.events)
-    await valkey.start()
+    await servers.start()
     events = await heard(edge, seen, lambda event: isinstance(event, Heartbeat))
     assert isinstance(events[-2], Resync) and events[-1].cursor == events[-2].cursor < CURSOR
     assert await edge.port.sandbox(BOX.id) == newer
@@ -72,34 +70,37 @@ async def test_a_publisher_that_stopped(fleet: Fleet, monkeypatch: pytest.Monkey
 
 
 async def test_reading_alone_will_not_do(
-    fleet: Fleet, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An edge that cannot say that it is alive stays with the control plane, and does not change sides again and again."""
     monkeypatch.setattr(module, "FIRST_LOOK", 0.05)
     monkeypatch.setattr(module, "LAST_LOOK", 0.05)
-    async with valkey.client() as client:
+    async with servers.client() as client:
 
-        async def looks() -> int:
+        async def attempts() -> int:
             stats = await client.info("commandstats")
-            return int(stats.get("cmdstat_xrevrange", {"calls": 0})["calls"]) // SHARDS
+            return int(stats.get("cmdstat_zremrangebyscore", {"calls": 0})["calls"])
 
-        await client.set(LAYOUT.alive, "of another type")
-        directly(fleet, Heartbeat(CURSOR))
-        edge = await fleet.edge()
-        before = await looks()
-        async with asyncio.timeout(20):
-            while await looks() < before + 3:  # noqa: ASYNC110 - Redis has no event
-                await asyncio.sleep(0.01)
-        assert edge.events == [Resync(CURSOR), Heartbeat(CURSOR)] and edge.noted == ["redis_left"]
-        await client.delete(LAYOUT.alive)
+        await client.execute_command("ACL", "SETUSER", "default", "-zadd")
+        try:
+            directly(fleet, Heartbeat(CURSOR))
+            edge = await fleet.edge()
+            before = await attempts()
+            async with asyncio.timeout(20):
+                while await attempts() < before + 3:  # noqa: ASYNC110 - Redis has no event
+                    await asyncio.sleep(0.01)
+            assert edge.events == [Resync(CURSOR), Heartbeat(CURSOR)]
+            assert edge.noted == ["redis_left"]
+        finally:
+            await client.execute_command("ACL", "SETUSER", "default", "+zadd")
         await edge.until(lambda: edge.noted == ["redis_left", "redis_followed"])
 
 
-async def test_neither_can_be_followed(fleet: Fleet, valkey: Valkey) -> None:
+async def test_neither_can_be_followed(fleet: Fleet, servers: Servers) -> None:
     """Then nobody pretends; with one of them back it goes on."""
     edge = await fleet.edge()
     directly(fleet, Unavailable("gone, too"))
-    valkey.kill()
+    servers.kill()
     await edge.until(lambda: edge.failures > 0)
     seen = len(edge.events)
     directly(fleet, Heartbeat(CURSOR))
@@ -110,9 +111,9 @@ async def test_neither_can_be_followed(fleet: Fleet, valkey: Valkey) -> None:
     assert edge.noted == ["redis_left"], "told once, not with every attempt"
 
 
-async def test_from_the_start_without_redis(fleet: Fleet, valkey: Valkey) -> None:
+async def test_from_the_start_without_redis(fleet: Fleet, servers: Servers) -> None:
     """An edge that begins while Redis is gone is ready all the same."""
-    valkey.kill()
+    servers.kill()
     directly(fleet, Heartbeat(CURSOR))
     edge = await fleet.edge()
     assert edge.events == [Resync(CURSOR), Heartbeat(CURSOR)]

@@ -103,8 +103,8 @@ async def test_redis_gone_slow_and_back(fleet: Fleet, servers: Servers) -> None:
     servers.kill()
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.until(lambda: edge.failures > 0)
-    await servers.start()
     asked, told = len(fleet.control.asked), len(edge.events)
+    await servers.start()
     await edge.until(lambda: isinstance(edge.latest, Heartbeat) and len(edge.events) > told)
     assert any(isinstance(event, Resync) for event in edge.events[told:])
     assert await edge.port.sandbox(BOX.id) == BOX

@@ -122,6 +122,7 @@ async def test_what_the_control_plane_has_forgotten_is_not_believed(fleet: Fleet
     await fleet.stop()
     fleet.control.records.clear()
     seen = len(edge.events)
+    fleet.renew()
     fleet.start()
     await edge.until(lambda: Resync in map(type, edge.events[seen:]))
     assert await edge.port.sandbox(BOX.id) is None
