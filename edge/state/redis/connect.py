@@ -169,7 +169,11 @@ class Connection:
     async def _guarded(self, call: Any, timeout: float) -> Any:
         try:
             async with asyncio.timeout(timeout), self._turns:
-                return await call(self._open())
+                client = self._open()
+                if isinstance(client, RedisCluster):
+                    # Commands that come before it knows the nodes, redis-py sends to any of them.
+                    await client.initialize()
+                return await call(client)
         except TimeoutError:
             if isinstance(self._client, RedisCluster):
                 # A node that hangs may have been replaced. redis-py looks for the new one after errors that
@@ -204,7 +208,8 @@ class Connection:
         if self._url.startswith("rediss://") and settings.ca_file is not None:
             common["ssl_ca_certs"] = str(settings.ca_file)
         if settings.cluster:
-            return RedisCluster.from_url(self._url, **common)
+            # With each fifth key that has moved, redis-py would close the connections that others wait on.
+            return RedisCluster.from_url(self._url, reinitialize_steps=0, **common)
         if not settings.sentinels:
             return Redis.from_url(self._url, **common)
         return self._by_sentinel(Redis.from_url(self._url, **common))
@@ -255,7 +260,6 @@ async def _sent(client: Any, key: str, *command: str | bytes | int) -> Any:
     """
     if not isinstance(client, RedisCluster):
         return await client.execute_command(*command)
-    await client.initialize()
     return await client.execute_command(*command, target_nodes=client.get_node_from_key(key))
 
 
