@@ -13,7 +13,7 @@ import pytest
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state.port import Change, Heartbeat, ResumeRefused, Unavailable, UsageBatch, WatchEvent
-from edge.state.redis import Publisher, RedisStatePort, changes, publisher
+from edge.state.redis import Publisher, RedisStatePort, changes, port, publisher
 from tests.state.redis.sets import ClusterSet, SentinelSet
 from tests.state.redis.valkey import Valkey
 
@@ -54,6 +54,15 @@ def quick_hearts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats come faster, and their absence is seen sooner: that is what most tests wait for."""
     monkeypatch.setattr(publisher, "BEAT", 0.1)
     monkeypatch.setattr(changes, "SILENCE", 1.5)
+
+
+@pytest.fixture
+def patience(quick_hearts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a second does not look like a Redis in trouble."""
+    monkeypatch.setattr(port, "BELIEVED", 60.0)
+    monkeypatch.setattr(port, "MEMBERSHIP", 60.0)
+    monkeypatch.setattr(changes, "PROMPT", 60.0)
+    monkeypatch.setattr(changes, "SILENCE", 60.0)
 
 
 class Control:

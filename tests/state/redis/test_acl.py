@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from edge.core.records import SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state.port import Unavailable, UsageBatch
-from edge.state.redis import LeftUsage, changes, port, scripts
+from edge.state.redis import LeftUsage, scripts
 from edge.state.redis.layout import Layout, shard_of
 from tests.development import ROOT
 from tests.state.redis.conftest import Control, Edge, Fleet
@@ -60,15 +60,6 @@ def settings(server: Valkey | ClusterSet, user: str) -> RedisSettings:
             "timeout": 20,
         }
     )
-
-
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that stands still for a second does not look like a Redis that refuses."""
-    monkeypatch.setattr(port, "BELIEVED", 60.0)
-    monkeypatch.setattr(port, "MEMBERSHIP", 60.0)
-    monkeypatch.setattr(changes, "PROMPT", 60.0)
-    monkeypatch.setattr(changes, "SILENCE", 60.0)
 
 
 @pytest.mark.usefixtures("patience")

@@ -126,9 +126,11 @@ async def test_no_heartbeat_no_belief(fleet: Fleet, servers: Servers) -> None:
 # --- waking ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patience")
 async def test_of_many_edges_one_asks(fleet: Fleet) -> None:
     """The others get the record that came of it."""
     fleet.put(BOX)
+    fleet.settings = fleet.settings.model_copy(update={"timeout": 20.0, "lease": 20.0})
     edges = [await fleet.edge(f"edge-{n}") for n in range(5)]
     fleet.control.gate.clear()
     async with asyncio.TaskGroup() as group:
@@ -159,7 +161,15 @@ async def test_a_window_that_ends_is_ones_own(fleet: Fleet) -> None:
     fleet.put(BOX)
     late, early = await fleet.edge("edge-1"), await fleet.edge("edge-2")
     fleet.control.gate.clear()
-    fleet.control.refusal = ResumeRefused(RefusalReason.TIMEOUT)
+    resume = fleet.control.resume
+
+    async def in_vain(*asked: Any) -> SandboxRecord:
+        fleet.control.resume = resume  # type: ignore[method-assign]
+        fleet.control.resumed.append(asked[0])
+        await fleet.control.gate.wait()
+        raise ResumeRefused(RefusalReason.TIMEOUT)
+
+    fleet.control.resume = in_vain  # type: ignore[method-assign]
     loop = asyncio.get_running_loop()
     leading = loop.create_task(late.port.resume(BOX.id, 1, "preview", 20))
     async with asyncio.timeout(20):
@@ -169,7 +179,6 @@ async def test_a_window_that_ends_is_ones_own(fleet: Fleet) -> None:
     fleet.control.gate.set()
     with pytest.raises(ResumeRefused):
         await leading
-    fleet.control.refusal = None
     assert (await following).incarnation == 2
 
 
