@@ -11,6 +11,7 @@ import pytest
 
 from tests.fleet.stage import FleetStage
 from tests.fleet.world import World
+from tests.state.redis.sets import Set
 from tests.state.redis.valkey import Valkey
 
 MakeFleet = Callable[..., Awaitable[FleetStage]]
@@ -52,8 +53,8 @@ async def make_fleet(tmp_path: Path, redis: Valkey) -> AsyncIterator[MakeFleet]:
     """Set a stage with settings of its own; see `FleetStage`."""
     async with AsyncExitStack() as stack:
 
-        async def make(**settings: Any) -> FleetStage:
-            return await stack.enter_async_context(FleetStage(tmp_path, redis, **settings))
+        async def make(servers: Valkey | Set = redis, **settings: Any) -> FleetStage:
+            return await stack.enter_async_context(FleetStage(tmp_path, servers, **settings))
 
         yield make
 

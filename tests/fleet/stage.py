@@ -16,8 +16,10 @@ from edge.core.settings import RedisSettings
 from edge.ops.server import Edge, build_edge
 from edge.state.redis import Publisher, RedisStatePort
 from edge.wake.catalog import Trust
+from tests.fleet.link import Link
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.stage import Preview, Stage, until
+from tests.state.redis.sets import Set
 from tests.state.redis.valkey import Valkey
 
 EDGES = 3
@@ -29,23 +31,28 @@ class FleetStage(Stage):
     def __init__(
         self,
         tmp_path: Path,
-        server: Valkey,
+        server: Valkey | Set,
         *,
         skews: tuple[float, ...] = (0.0,) * EDGES,
+        linked: bool = False,
         **settings: Any,
     ) -> None:
-        settings["redis"] = {"url": server.url} | settings.get("redis", {})
+        told = server.settings.model_dump(exclude_unset=True)
+        settings["redis"] = told | settings.get("redis", {})
         super().__init__(tmp_path, **settings)
         self.redis = server
         self.edges: list[Edge] = []
         self.told: list[str] = []
+        self.links: dict[str, Link] = {}
+        """With ``linked``: what lies between Redis and "plane" or an edge, and before the control plane."""
+        self._linked = linked
         self._skews = skews
         self._publishing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         plane = self.plane
         self.publisher = Publisher(
-            RedisSettings.model_validate(self._changes["redis"]),
+            RedisSettings.model_validate(await self._redis_of("plane")),
             lambda: [*plane.sandboxes.values(), *plane.grants.values()],
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
@@ -75,8 +82,13 @@ class FleetStage(Stage):
     async def start_edge(self) -> Edge:
         """All of them, caught up over Redis."""
         for number, skew in enumerate(self._skews, 1):
-            plane = self._changes.get("control_plane", {})
-            self._changes["control_plane"] = plane | {"edge_id": f"edge-{number}"}
+            name = f"edge-{number}"
+            plane = self._changes.get("control_plane", {}) | {"edge_id": name}
+            if self._linked:
+                way = await self._link(f"{name} to the control plane", self.plane.port)
+                plane["url"] = f"http://127.0.0.1:{way}"
+            self._changes["control_plane"] = plane
+            self._changes["redis"] = await self._redis_of(name)
             edge = build_edge(
                 self.settings(),
                 wall=lambda skew=skew: time.time() + self.ahead + skew,
@@ -88,6 +100,26 @@ class FleetStage(Stage):
         self.edge = self.edges[0]
         await self.whole()
         return self.edge
+
+    async def _redis_of(self, name: str) -> dict[str, Any]:
+        settings: dict[str, Any] = dict(self._changes["redis"])
+        if self._linked:
+            assert isinstance(self.redis, Valkey)
+            settings["url"] = f"redis://127.0.0.1:{await self._link(name, self.redis.port)}/0"
+        return settings
+
+    async def _link(self, name: str, target: int) -> int:
+        link = self.links[name] = await self._cleanup.enter_async_context(Link(target))
+        return link.port
+
+    def port(self, name: str) -> int:
+        """Where an edge takes traffic."""
+        return self.edges[int(name.removeprefix("edge-")) - 1].port
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a wake, at all edges."""
+        return sum(edge.wakes.waiting() for edge in self.edges)
 
     def follows_redis(self, edge: Edge) -> bool:
         """Whether it believes what it reads there."""

@@ -12,12 +12,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edge.core.records import State
-from tests.fleet.world import EDGES, Tally, World, ask, herd
+from tests.fleet.world import AWAY, EDGES, STOPPED, Tally, World, ask, herd
 from tests.flows.scriptedapp import ScriptedApp
 
 HERD = 60
-AWAY = 1.2
-"""Seconds somebody is away: longer than the lease, than a command to Redis may take, and than a record is fresh."""
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ async def strike(world: World, victim: str, how: str) -> None:
 async def mend(world: World, victim: str, how: str) -> None:
     """Undo it, a moment later: how long it is away is what is being tested."""
     if how != "flushed":
-        await asyncio.sleep(AWAY)
+        await asyncio.sleep(STOPPED if how == "stopped" else AWAY)
     await world.undo(victim, how)
 
 
@@ -87,9 +85,12 @@ async def test_in_the_middle_of_a_wake(
     box, tally = await world.sandbox(app), Tally()
     await world.tell(gate=False)
     answers = await herd(world, box, HERD, tally, first="edge-2")
+    name = f"{'the leading edge' if victim == 'edge-2' else victim} {how}, waking"
+    struck = time.monotonic()
     await strike(world, victim, how)
     if victim == "edge-2":
         await world.resuming(box, 2)  # somebody else takes over
+        name += f", replaced {time.monotonic() - struck:.1f} s after"
     if victim != "plane":
         await world.tell(gate=True)
     if victim == "redis":
@@ -101,8 +102,7 @@ async def test_in_the_middle_of_a_wake(
     await answers
     await world.whole()
     healed = time.monotonic() - mended
-    name = "the leading edge" if victim == "edge-2" else victim
-    report.append(tally.line(f"{name} {how}, waking", world.incarnations(box), healed))
+    report.append(tally.line(name, world.incarnations(box), healed))
     assert (tally.right, tally.wrong, tally.lost) == (HERD, [], 0)
     assert world.incarnations(box) == 1
     if victim != "edge-2" or how != "killed":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import signal
 import sys
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 from redis.asyncio import Redis
@@ -34,9 +35,12 @@ from tests.ops.programs import MODULE, Program, toml
 from tests.state.redis.valkey import Valkey, free_port
 
 EDGES = ("edge-1", "edge-2", "edge-3")
-LEASE = 0.5
 PATIENCE = 60.0
 """Seconds after which a request that got nothing but refusals counts as lost."""
+AWAY = float(os.environ.get("CHAOS_AWAY", "1.2"))
+"""Seconds somebody is away: longer than a command to Redis may take, and than a record is fresh."""
+STOPPED = float(os.environ.get("CHAOS_AWAY", "4"))
+"""The same for whoever is stopped: longer than a lease."""
 AGAIN = 0.1
 """Seconds before a client asks again."""
 _FRESH = re.compile(rb'preview_edge_catalog_trust\{trust="fresh"\} 1\.0')
@@ -136,7 +140,7 @@ class World:
                 "edge_id": name,
                 "timeout": 2.0,
             },
-            "redis": {"url": self.redis.url, "lease": LEASE},
+            "redis": {"url": self.redis.url},
             "tokens": {"jwks_file": self.folder / "jwks.json"},
             "cookie": {"keys": [{"kid": "fleet", "secret": self.mint.fleet}]},
             "log": {"access": "", "level": "warning"},
@@ -275,8 +279,16 @@ class Tally:
         )
 
 
+class Front(Protocol):
+    """Where a fleet takes traffic."""
+
+    def port(self, name: str) -> int:
+        """Of an edge."""
+        ...
+
+
 async def ask(
-    world: World, box: Preview, path: str, names: tuple[str, ...], tally: Tally, token: str
+    world: Front, box: Preview, path: str, names: tuple[str, ...], tally: Tally, token: str
 ) -> None:
     """One request, asked again until it has its own answer."""
     tally.sent += 1
