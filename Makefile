@@ -47,7 +47,8 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 	done
 
 # Prints the seed of the history; KILL_SEED=... brings it back.
-soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill the control plane at work KILL_ROUNDS (500) times
+soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Parts of a fleet away for 10 s, then KILL_ROUNDS (500) kills at work
+	@CHAOS_AWAY=10 $(BIN)/python -m pytest -q --timeout=0 tests/fleet/test_chaos.py tests/fleet/test_plane_troubles.py
 	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py tests/appliance/volumes/test_kill.py
 
 # Prints the seed of each round; CHAOS_SEED=... brings it back.

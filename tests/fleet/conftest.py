@@ -16,7 +16,7 @@ from tests.state.redis.valkey import Valkey
 
 MakeFleet = Callable[..., Awaitable[FleetStage]]
 
-LINES = pytest.StashKey[list[str]]()
+LINE = "what the fleet went through"
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> list[str]:
+def report(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Lines that are printed below the tests' results."""
-    return request.config.stash.setdefault(LINES, [])
+    lines: list[str] = []
+    yield lines
+    # With the test's result, which is what comes from the processes of `pytest -n`.
+    request.node.user_properties += [(LINE, line) for line in lines]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What every trouble cost."""
-    lines = terminalreporter.config.stash.get(LINES, [])
+    lines = [
+        line
+        for report in (one for kind in terminalreporter.stats.values() for one in kind)
+        if getattr(report, "when", "") == "teardown"
+        for name, line in report.user_properties
+        if name == LINE
+    ]
     if lines:
         terminalreporter.section("what the fleet went through")
         for line in lines:
@@ -49,14 +58,21 @@ async def redis(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 
 @pytest.fixture
-async def make_fleet(tmp_path: Path, redis: Valkey) -> AsyncIterator[MakeFleet]:
+async def make_fleet(
+    request: pytest.FixtureRequest, tmp_path: Path, redis: Valkey, report: list[str]
+) -> AsyncIterator[MakeFleet]:
     """Set a stage with settings of its own; see `FleetStage`."""
+    before = len(report)
     async with AsyncExitStack() as stack:
+        made: list[FleetStage] = []
 
         async def make(servers: Valkey | Set = redis, **settings: Any) -> FleetStage:
-            return await stack.enter_async_context(FleetStage(tmp_path, servers, **settings))
+            made.append(FleetStage(tmp_path, servers, **settings))
+            return await stack.enter_async_context(made[-1])
 
         yield make
+        if len(report) == before:  # the test has not said more itself
+            report += [fleet.line(request.node.name) for fleet in made]
 
 
 @pytest.fixture

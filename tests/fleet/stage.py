@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,10 @@ class FleetStage(Stage):
         self.redis = server
         self.edges: list[Edge] = []
         self.told: list[str] = []
+        self.sent = 0
+        self.answered: Counter[int] = Counter()
+        self.healed = 0.0
+        """Seconds that `whole` has waited last."""
         self.links: dict[str, Link] = {}
         """With ``linked``: what lies between Redis and "plane" or an edge, and before the control plane."""
         self._linked = linked
@@ -129,7 +134,9 @@ class FleetStage(Stage):
 
     async def whole(self) -> None:
         """Until every edge follows Redis."""
+        began = time.monotonic()
         await until(lambda: all(map(self.follows_redis, self.edges)), 40.0)
+        self.healed = time.monotonic() - began
 
     async def knows(self, record: SandboxRecord) -> None:
         """Until every edge has a sandbox's record (which it had in an older version)."""
@@ -141,8 +148,19 @@ class FleetStage(Stage):
 
     async def at(self, edge: Edge, request: bytes) -> Answer:
         """One request to one edge."""
+        self.sent += 1
         async with await RawClient.open(edge.port) as client:
-            return await client.ask(request)
+            answer = await client.ask(request)
+        self.answered[answer.status] += 1
+        return answer
+
+    def line(self, what: str) -> str:
+        """For the report. What was answered is judged by the test."""
+        told = ", ".join(f"{count} x {status}" for status, count in sorted(self.answered.items()))
+        return (
+            f"{what:<62} sent {self.sent:>4}, answered {self.answered.total():>4} ({told}), "
+            f"incarnations {self.plane.incarnations.total()}, healed {self.healed:.1f} s after"
+        )
 
     async def everywhere(self, request: bytes) -> list[int]:
         """What each edge answers."""

@@ -58,10 +58,10 @@ async def strike(world: World, victim: str, how: str) -> None:
         world.freeze(victim)
 
 
-async def mend(world: World, victim: str, how: str) -> None:
+async def mend(world: World, victim: str, how: str, away: float = AWAY) -> None:
     """Undo it, a moment later: how long it is away is what is being tested."""
     if how != "flushed":
-        await asyncio.sleep(STOPPED if how == "stopped" else AWAY)
+        await asyncio.sleep(away)
     await world.undo(victim, how)
 
 
@@ -95,7 +95,7 @@ async def test_in_the_middle_of_a_wake(
         await world.tell(gate=True)
     if victim == "redis":
         await answers  # nobody waits for Redis
-    await mend(world, victim, how)
+    await mend(world, victim, how, STOPPED if how == "stopped" else AWAY)
     mended = time.monotonic()
     if victim == "plane" and how == "stopped":
         await world.tell(gate=True)  # what was killed begins with an open one
