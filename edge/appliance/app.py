@@ -14,8 +14,8 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from edge.appliance.api import exec as exec_api
 from edge.appliance.api import (
+    description,
     files,
     internal,
     lifecycle,
@@ -29,6 +29,7 @@ from edge.appliance.api import (
     transfer,
     uploads,
 )
+from edge.appliance.api import exec as exec_api
 from edge.appliance.api.http import answer, parts, same_secret
 from edge.appliance.console import PREFIX, build_console
 from edge.appliance.parts import PARTS, Parts
@@ -51,15 +52,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REQUEST_ID: Final = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PRIVATE = (wire.PREFIX, operator.PREFIX)
-_OPEN = frozenset({"/healthz", "/.well-known/jwks.json"})
+_OPEN = frozenset({"/healthz", "/.well-known/jwks.json", "/openapi.json"})
 
 
 def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
+    app[description.DESCRIPTION] = description.Description(app)
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, lifecycle, lifecycle_streams, internal, operator):
+    for module in (*public, lifecycle, lifecycle_streams, description, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))

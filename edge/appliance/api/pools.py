@@ -60,22 +60,22 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def enable(request: web.Request) -> web.Response:
-    """``POST {id}/enable``."""
+    """``POST {id}/enable``: instances are made again."""
     return _switched(request, Pools.enable)
 
 
 async def disable(request: web.Request) -> web.Response:
-    """``POST {id}/disable``."""
+    """``POST {id}/disable``: its instances end, and none are made."""
     return _switched(request, Pools.disable)
 
 
 async def drain(request: web.Request) -> web.Response:
-    """``POST {id}/drain``."""
+    """``POST {id}/drain``: the same; disabled once the last one has ended."""
     return _switched(request, Pools.drain)
 
 
 async def reconcile(request: web.Request) -> web.Response:
-    """``POST {id}/reconcile``."""
+    """``POST {id}/reconcile``: try at once what has failed."""
     return _switched(request, Pools.reconcile)
 
 
