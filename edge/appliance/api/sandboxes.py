@@ -17,7 +17,7 @@ from edge.appliance.api.http import (
     parts,
     query,
     read,
-    read_body,
+    read_json_body,
     sandbox_id,
     whole,
 )
@@ -43,7 +43,7 @@ DEFAULT_PAGE = 100
 
 async def create(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes``: 201 with the sandbox, running."""
-    body = await read_body(request)
+    body = await read_json_body(request)
     wanted = parse(Create, body)
     refuse_unpoolable(wanted)
     _offered(wanted)
