@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -159,6 +159,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "GET /v1/lifecycle/events": {"query": {"limit": "3", "from": "2026-01-01T00:00:00Z"}},
     f"GET {S}/lifecycle": {"query": {"order": "asc"}},
     "GET /v1/snapshots/{snapshot}/lifecycle": {},
+    "GET /v1/lifecycle/ws": {},
+    f"GET {S}/lifecycle/ws": {},
     # --- What ends something comes last --------------------------------------------------------------
     f"POST {S}/files/rename": {"body": {"old_path": "old.txt", "new_path": "other.txt"}},
     f"POST {S}/files/remove": {"body": {"path": "other.txt"}},
@@ -210,6 +212,3 @@ class World:
         if call == f"POST {S}/resume":
             ids["sandbox"] = self.ids["snapshot"]
         return Request(call, ids, **GOOD[call])
-
-
-Spoil = Callable[[Request], bytes]

@@ -6,7 +6,9 @@ changed. See ``judge.py`` for who says so, and ``good.py`` for what is spoiled.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -337,22 +339,24 @@ FRAMES: list[str | bytes] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("channel", ["exec", None])
-async def test_frames(world: World, channel: str | None) -> None:
+@pytest.mark.parametrize("way", ["/ws?channel=exec", "/ws", "/lifecycle/ws"])
+async def test_frames(world: World, way: str) -> None:
     """What a WebSocket does not understand is an ``error`` frame (or, beyond all limits, a close), and the end."""
     judge = Judge(world)
-    params = {} if channel is None else {"channel": channel}
+    path = f"/v1/sandboxes/{world.ids['sandbox']}{way}"
+    session, headers = world.service.session, {"Authorization": f"Bearer {KEY}"}
     for frame in FRAMES:
-        async with world.service.stream(world.ids["sandbox"], params=params) as stream:
-            send = stream.socket.send_bytes if isinstance(frame, bytes) else stream.socket.send_str
+        async with session.ws_connect(path, headers=headers) as socket:
             with suppress(ConnectionError):  # Beyond all limits nobody reads on.
-                await send(frame)  # type: ignore[operator]
-            last = await stream.hear()
-            assert last is None or last["type"] == "error", (frame[:80], last)
-            if last is not None:
-                assert last["message"], frame[:80]
-                assert await stream.hear() is None, "an error is the last word"
-            elif channel == "exec":
-                assert len(frame) > 4 << 20, frame[:80]
+                if isinstance(frame, bytes):
+                    await socket.send_bytes(frame)
+                else:
+                    await socket.send_str(frame)
+            async with asyncio.timeout(20):
+                heard = [json.loads(message.data) async for message in socket]
+        assert [one["type"] for one in heard] == ["error"][: len(heard)], (frame[:80], heard)
+        assert all(one["message"] for one in heard), frame[:80]
+        # Watching ends without a word when nothing that is text comes.
+        assert heard or way == "/ws" or len(frame) > 1 << 20, frame[:80]
     assert judge.fingerprint() == Judge(world).fingerprint()
     judge.verdict()

@@ -16,6 +16,7 @@ from edge.appliance.description.answers import TEXT, TIME, Schema, words
 from edge.appliance.events import Operation, Status
 from edge.appliance.pools.definition import Definition
 from edge.appliance.pools.pool import PoolState, PoolStatus
+from edge.appliance.subscription import Subscription
 
 Query = dict[str, Schema]
 
@@ -164,4 +165,6 @@ CALLS: Final[dict[str, Call]] = {
     "GET /v1/lifecycle/events": Call("EventPage", query=_EVENTS | _IDS),
     f"GET {_S}/lifecycle": Call("EventPage", query=_EVENTS),
     "GET /v1/snapshots/{snapshot}/lifecycle": Call("EventPage", query=_EVENTS),
+    "GET /v1/lifecycle/ws": Call(None, 101, sockets={"": (Subscription,)}),
+    f"GET {_S}/lifecycle/ws": Call(None, 101, sockets={"": (Subscription,)}),
 }
