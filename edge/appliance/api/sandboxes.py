@@ -110,9 +110,12 @@ async def hibernate(request: web.Request) -> web.Response:
 
 async def resume(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes/{snapshot_id}/resume``: the sandbox of that snapshot, running."""
+    view: Json = {}
     # The same place in the path as everywhere; here it names a snapshot.
-    sandbox = await parts(request).sandboxes.resume(sandbox_id(request))
-    return answer(sandbox_view(sandbox))
+    await parts(request).sandboxes.resume(
+        sandbox_id(request), seen=lambda sandbox: view.update(sandbox_view(sandbox))
+    )
+    return answer(view)
 
 
 async def destroy(request: web.Request) -> web.Response:
@@ -184,18 +187,25 @@ async def _create(
         mask_request_host=network.mask_request_host if network is not None else None,
         traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
     )
-    sandbox = await the_parts.sandboxes.create(
+    view: Json = {}
+
+    def kept(sandbox: Sandbox) -> None:
+        # As it is now: a moment later its timeout may have come already.
+        view.update(sandbox_view(sandbox))
+        # Without the token: only its digest is ever written. A repeat while we run gets it from memory; after
+        # a restart it would open a sandbox that runs no more.
+        keep(dict(view))
+
+    await the_parts.sandboxes.create(
         plan,
         envs=wanted.envs or {},
         cwd=wanted.cwd,
         timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
         timeout_action=wanted.action,
         place=checkout.place,
-        # Without the token: only its digest is ever written. A repeat while we run gets it from memory; after
-        # a restart it would open a sandbox that runs no more.
-        kept=lambda sandbox: keep(sandbox_view(sandbox)),
+        kept=kept,
     )
-    return sandbox_view(sandbox, traffic_access_token=token)
+    return view if token is None else view | {"traffic_access_token": token}
 
 
 def _fields(asked: Mapping[str, str]) -> list[str] | None:
