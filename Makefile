@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 REQUIREMENTS := requirements
 IMAGE := preview-edge
 SUITE := tests
+JOBS := auto
 FUZZ_MINUTES := 10
 KILL_ROUNDS := 500
 
@@ -23,8 +24,8 @@ INSTALL := $(PIP) install --require-hashes -r
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
-	@echo '  Variables: PYTHON=path of the Python to use; SUITE="tests/core -k head" limits make test;'
-	@echo '  FUZZ_MINUTES=60 make fuzz goes on for an hour.'
+	@echo '  Variables: PYTHON=path of the Python to use; SUITE="tests/core -k head" limits make test,'
+	@echo '  JOBS=0 runs it in one process; FUZZ_MINUTES=60 make fuzz goes on for an hour.'
 
 setup: $(BIN)/.run-installed $(BIN)/.dev-installed ## Make .venv with everything for work on the project
 
@@ -32,7 +33,7 @@ run: $(BIN)/.run-installed ## Start control plane, edge and demo sandbox; prints
 	@exec $(BIN)/preview-edge dev
 
 test: $(BIN)/.run-installed $(BIN)/.dev-installed ## Run every test
-	@$(BIN)/python -m pytest $(SUITE)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(SUITE)
 
 # Rounds of ever new examples, each some minutes long, until the time is up or one fails. What failed is in
 # .hypothesis/, is tried first the next time, and is printed with a line that brings it back.
@@ -45,7 +46,7 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 
 # Prints the seed of the history; KILL_SEED=... brings it back.
 soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill the control plane at work KILL_ROUNDS (500) times
-	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py
+	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py tests/appliance/volumes/test_kill.py
 
 check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

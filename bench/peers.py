@@ -19,7 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.machine import Cores
-from bench.processes import BenchError, Crew, free_port, python
+from bench.ports import free_port
+from bench.processes import BenchError, Crew, python
 from bench.world import World
 
 EDGE, NGINX, ENVOY, AIOHTTP = "edge", "nginx", "envoy", "aiohttp"

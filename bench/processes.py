@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -130,11 +129,3 @@ class Crew:
         """What each process said last, for an error that is not its own."""
         said = [(one.name, one.last_words()) for one in self._members]
         return [f"{name}: {words}" for name, words in said if words]
-
-
-def free_port() -> int:
-    """A port nobody listens on now. For programs that cannot say which port they were given."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -32,6 +32,11 @@ def pytest_asyncio_loop_factories(
     return {name: loops[name]}
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores: most tests wait for others' processes most of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what lacks its tools; fail instead where CI promises that all of them are there."""
     for marker in item.iter_markers("needs_tool"):

@@ -228,6 +228,34 @@ def test_settings_that_do_not_fit_together(
     assert said.startswith("cookie.keys") and SECRET not in said
 
 
+@pytest.mark.parametrize(
+    ("redis", "said"),
+    [
+        ({"url": "http://u:hunter2@h"}, "redis.url: must begin with redis:// or rediss://"),
+        ({"url": "redis://u:hunter2@h:63x"}, "redis.url: must be like redis://"),
+        ({"url": "redis://u:hunter2@"}, "redis.url: must name a host"),
+        ({"url": "redis://u:hunter2@h/x"}, "redis.url: what follows the host must be the number"),
+        ({"url": "redis://u:hunter2@h?ssl_cert_reqs=none"}, "redis.url: takes no options"),
+        ({"url": "redis://u:hunter2@h/3", "cluster": True}, "redis: a Cluster has only"),
+        ({"url": "redis://u:hunter2@h", "sentinels": ["h"]}, "redis: sentinels: each must be"),
+        ({"url": "redis://u:hunter2@h", "ca_file": "ca.pem"}, "redis: ca_file is of no use"),
+        (
+            {"url": "rediss://u:hunter2@h", "ca_file": "none.pem"},
+            "redis.ca_file: none.pem: No such",
+        ),
+        ({"url": "rediss://u:hunter2@h", "ca_file": __file__}, "redis.ca_file: "),
+        ({"sentinels": ["h:1"], "sentinel_password": "hunter2"}, "redis: url is missing"),
+    ],
+)
+def test_a_redis_that_can_never_be_reached(
+    redis: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, and the password is not in it."""
+    file = config(tmp_path, redis=redis)
+    line = complaint(capsys, "check-config", file)
+    assert line.removeprefix(f"{file}: ").startswith(said) and "hunter2" not in line
+
+
 def test_a_wrong_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

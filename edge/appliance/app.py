@@ -25,9 +25,11 @@ from edge.appliance.api import (
     pools,
     previews,
     sandboxes,
+    snapshots,
     sockets,
     transfer,
     uploads,
+    volumes,
 )
 from edge.appliance.api import exec as exec_api
 from edge.appliance.api.http import answer, parts, same_secret
@@ -61,7 +63,8 @@ def build_app(the_parts: Parts) -> web.Application:
     app[PARTS] = the_parts
     app[description.DESCRIPTION] = description.Description(app)
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, lifecycle, lifecycle_streams, description, internal, operator):
+    beside = (lifecycle, lifecycle_streams, description, internal, operator)
+    for module in (*public, snapshots, volumes, *beside):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))

@@ -25,13 +25,17 @@ from edge.appliance.pools.pools import Pools
 from edge.appliance.problems import ApiError
 from edge.appliance.runtime import Runtime
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.snapshots.copier import Copier
+from edge.appliance.snapshots.shelf import Copies
 from edge.appliance.store import Store
 from edge.appliance.subscription import Places
 from edge.appliance.tasks import Scope
 from edge.appliance.uploads import Uploads
 from edge.appliance.usage import UsageCounter
+from edge.appliance.volumes.attachments import Attachments
+from edge.appliance.volumes.shelf import Volumes
 from edge.core.target import Site
-from edge.state.redis import Publisher
+from edge.state.redis import LeftUsage, Publisher
 
 Log = Callable[..., None]
 
@@ -54,6 +58,10 @@ class Parts:
     grants: Grants
     sandboxes: Sandboxes
     pools: Pools
+    volumes: Volumes
+    attachments: Attachments
+    copies: Copies
+    copier: Copier
     usage: UsageCounter
     links: FileLinks
     uploads: Uploads
@@ -115,8 +123,12 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    volumes = Volumes(store, config.data_dir / "volumes", wall)
+    attachments = Attachments(volumes, sandboxes, runtime, wall=wall, log=log)
+    copies = Copies(store, config.data_dir / "snapshots")
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
+    usage = UsageCounter(grants, sandboxes, store)
     if config.redis.url is not None:
         publisher = Publisher(
             config.redis,
@@ -127,6 +139,7 @@ def build_parts(
         feed.listen(publisher.publish)
         edges.elsewhere = lambda: publisher.members
         scope.spawn(publisher.run(), name="publisher")
+        scope.spawn(LeftUsage(config.redis, usage.take, log=log).run(), name="left usage")
     return Parts(
         config=config,
         runtime=runtime,
@@ -142,7 +155,11 @@ def build_parts(
         grants=grants,
         sandboxes=sandboxes,
         pools=Pools(runtime, store, scope=scope, wall=wall, log=log),
-        usage=UsageCounter(grants, sandboxes, store),
+        volumes=volumes,
+        attachments=attachments,
+        copies=copies,
+        copier=Copier(copies, sandboxes, volumes, attachments, runtime, wall=wall),
+        usage=usage,
         creates=Idempotency(scope, store, wall),
         links=FileLinks(wall),
         uploads=Uploads(wall),

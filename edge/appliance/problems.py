@@ -60,6 +60,48 @@ SNAPSHOT_NOT_FOUND = _client(
 WARM_POOL_NOT_FOUND = _client(
     "warm_pool_not_found", 404, "The warm pool does not exist.", "List the warm pools."
 )
+SNAPSHOT_IN_USE = _client(
+    "snapshot_in_use",
+    409,
+    "The snapshot is needed.",
+    "Resume or kill its sandbox first; or wait for what is created from it.",
+)
+INCOMPATIBLE_SNAPSHOT = _client(
+    "incompatible_snapshot",
+    409,
+    "The snapshot is not of this kind.",
+    "Resume snapshots of paused sandboxes; create sandboxes from the others.",
+)
+VOLUME_ATTACHMENT_NOT_FOUND = _client(
+    "volume_attachment_not_found",
+    404,
+    "The sandbox has no such attachment.",
+    "List the sandbox's volumes.",
+)
+VOLUME_BUSY = _client(
+    "volume_busy", 409, "The volume is attached.", "Detach it, or kill the sandboxes that have it."
+)
+VOLUME_NAME_CONFLICT = _client(
+    "volume_name_conflict", 409, "There is a volume of this name.", "Use that, or another name."
+)
+VOLUME_MOUNT_CONFLICT = _client(
+    "volume_mount_conflict",
+    409,
+    "Something is in the way of the volume.",
+    "Remove it, or choose another mount_path.",
+)
+VOLUME_MOUNT_MISSING = _client(
+    "volume_mount_missing", 409, "The volume is not in its place.", "Remount it."
+)
+VOLUME_UNAVAILABLE = _client(
+    "volume_unavailable",
+    409,
+    "A volume that the sandbox needs is not there.",
+    "Bring its directory back, or detach it.",
+)
+VOLUME_LIMIT_EXCEEDED = _client(
+    "volume_limit_exceeded", 409, "The limit is reached.", "Delete or detach what is not needed."
+)
 PREVIEW_GRANT_NOT_FOUND = _client(
     "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
 )
@@ -171,6 +213,8 @@ NOT_IMPLEMENTED = _client(
 CREATE_FAILED = _ours("create_failed", 503, "The sandbox could not be created.", "Try again.")
 PAUSE_FAILED = _ours("pause_failed", 503, "The sandbox could not be paused.", "Try again.")
 RESUME_FAILED = _ours("resume_failed", 503, "The sandbox could not be resumed.", "Try again.")
+SNAPSHOT_FAILED = _ours("snapshot_failed", 503, "The files could not be copied.", "Try again.")
+FORK_FAILED = _ours("fork_failed", 503, "The sandbox could not be forked.", "Try again.")
 RESUME_TIMEOUT = _ours("resume_timeout", 503, "The sandbox did not run in time.", "Try again.")
 RUNTIME_LOST = _ours("runtime_lost", 503, "The sandbox's processes were lost.", "Start them again.")
 STATE_UNWRITABLE = _ours(

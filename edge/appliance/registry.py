@@ -72,22 +72,35 @@ class Registry:
         """All that are not destroyed, oldest first."""
         return [sandbox for sandbox in self._all.values() if sandbox.alive]
 
+    def snapshots(self) -> list[tuple[Sandbox, Snapshot]]:
+        """All that are remembered, with their sandboxes."""
+        return [(one, snapshot) for one in self.living() for snapshot in one.snapshots]
+
     def keep(self, snapshot: Snapshot) -> None:
         """The sandbox has this snapshot now."""
         sandbox = self._all[snapshot.sandbox_id]
         sandbox.snapshot = snapshot
-        sandbox.snapshots.append(snapshot.id)
+        sandbox.snapshots.append(snapshot)
         self._snapshots[snapshot.id] = sandbox
         if len(sandbox.snapshots) > SNAPSHOTS:
-            del self._snapshots[sandbox.snapshots.pop(0)]
+            del self._snapshots[sandbox.snapshots.pop(0).id]
+
+    def forget(self, snapshot_id: str) -> None:
+        """There is no such snapshot any more. Raises `StoreError`."""
+        sandbox = self._snapshots[snapshot_id]
+        with self.rows.changing(sandbox):
+            sandbox.snapshots = [one for one in sandbox.snapshots if one.id != snapshot_id]
+            if sandbox.snapshot is not None and sandbox.snapshot.id == snapshot_id:
+                sandbox.snapshot = None
+        del self._snapshots[snapshot_id]
 
     def bury(self, sandbox: Sandbox) -> None:
         """The sandbox is destroyed: its snapshots go, its tombstone stays for a while.
 
         Raises `StoreError` when the oldest tombstone cannot be taken out of the file; it stays, then.
         """
-        for snapshot_id in sandbox.snapshots:
-            del self._snapshots[snapshot_id]
+        for snapshot in sandbox.snapshots:
+            del self._snapshots[snapshot.id]
         sandbox.snapshots.clear()
         sandbox.snapshot = None
         self._tombstones[sandbox.id] = None
@@ -106,7 +119,7 @@ class Registry:
     def _restore(self, sandbox: Sandbox) -> None:
         self._all[sandbox.id] = sandbox
         if sandbox.alive:
-            self._snapshots |= dict.fromkeys(sandbox.snapshots, sandbox)
+            self._snapshots |= {snapshot.id: sandbox for snapshot in sandbox.snapshots}
         else:
             # In the order in which they were made: when they were destroyed is not written.
             sandbox.snapshots.clear()

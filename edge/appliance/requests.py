@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge.appliance.problems import invalid
+from edge.appliance.volumes.requests import VolumeMount
 
 DEPTH = 64
 """How deep JSON may be nested; beyond, walking it would exhaust the stack somewhere."""
@@ -134,7 +135,7 @@ class Create(Body):
     internet_access: bool | None = None
     cwd: Line | None = None
     desktop: dict[str, Any] | None = None
-    volumes: list[Any] | None = None
+    volumes: Annotated[list[VolumeMount], Field(max_length=64)] | None = None
     warm_pool: WarmPool | None = None
     snapshot_id: Name | None = None
 

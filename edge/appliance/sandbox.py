@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edge.appliance.events import Actor
 from edge.appliance.requests import TimeoutAction
+from edge.appliance.runtime.mounts import Mount
+from edge.appliance.volumes.volume import (
+    Attachment,
+    attachment_from_document,
+    attachment_to_document,
+)
 from edge.core.records import SandboxRecord, State, Upstream
 
 _HERE = Upstream("127.0.0.1")
@@ -56,6 +63,29 @@ class Plan:
     traffic_token_sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is in a new sandbox before it runs: files that ``fill`` puts into the directory it is given.
+
+    ``created_via`` (``fork`` or ``snapshot``) and the ids end up in its lifecycle events.
+    """
+
+    created_via: str
+    fill: Callable[[Path], Awaitable[object]]
+    sandbox_id: str
+    snapshot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a new sandbox differs from an empty one."""
+
+    attachments: tuple[Attachment, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    origin: Origin | None = None
+    previews_disabled: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Sandbox:
     """A sandbox. Only ``sandboxes.py`` changes one.
@@ -81,7 +111,8 @@ class Sandbox:
     calls: int = 0
     previews_disabled: bool = False
     snapshot: Snapshot | None = None
-    snapshots: list[str] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -114,7 +145,7 @@ class Sandbox:
 
 _WRITTEN = (
     *("id", "number", "created_at", "timeout_ms", "timeout_action", "version", "incarnation"),
-    *("started_at", "timeout_at", "previews_disabled", "snapshots"),
+    *("started_at", "timeout_at", "previews_disabled"),
 )
 """What is written as it is. Times of the loop's clock, calls and the lock mean nothing to another process."""
 
@@ -126,6 +157,8 @@ def to_document(sandbox: Sandbox) -> dict[str, Any]:
         "state": sandbox.state.value,
         "plan": {**asdict(sandbox.plan)},
         "snapshot": None if sandbox.snapshot is None else asdict(sandbox.snapshot),
+        "snapshots": [asdict(snapshot) for snapshot in sandbox.snapshots],
+        "attachments": [attachment_to_document(one) for one in sandbox.attachments],
     }
 
 
@@ -137,4 +170,7 @@ def from_document(document: dict[str, Any]) -> Sandbox:
         state=State(document["state"]),
         plan=Plan(**document["plan"]),
         snapshot=None if snapshot is None else Snapshot(**snapshot),
+        # Names only, in older files: of those that are over there was nothing but the name.
+        snapshots=[Snapshot(**one) for one in document["snapshots"] if isinstance(one, dict)],
+        attachments=[attachment_from_document(one) for one in document.get("attachments", ())],
     )

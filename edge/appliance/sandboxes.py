@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
 from edge.appliance.barrier import Edges
 from edge.appliance.events import EventLog, Operation, Status
@@ -19,25 +20,33 @@ from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event, published
 from edge.appliance.problems import (
     AUTO_RESUME_DISABLED,
+    RESUME_FAILED,
     RESUME_TIMEOUT,
     RUNTIME_LOST,
     SANDBOX_NOT_FOUND,
     SANDBOX_NOT_READY,
+    SNAPSHOT_IN_USE,
     SNAPSHOT_NOT_FOUND,
+    VOLUME_UNAVAILABLE,
     ApiError,
     invalid,
 )
 from edge.appliance.reconcile import reconcile
 from edge.appliance.registry import Registry
 from edge.appliance.requests import SetTimeout, TimeoutAction
-from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Snapshot
+from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Setup, Snapshot
 from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
 from edge.appliance.transitions import Executions, Transitions
 from edge.core.records import SandboxRecord, State
 
+T = TypeVar("T")
+
 IMPLICIT_RESUME = 25.0
 """Seconds an exec or file call may wait for a resume; clients give up after 30."""
+
+
+EMPTY = Setup()
 
 
 def _nothing(_: Sandbox) -> None:
@@ -113,6 +122,14 @@ class Sandboxes:
         """All records that edges may ask for."""
         return [sandbox.record() for sandbox in self._registry.all()]
 
+    def snapshots(self) -> list[tuple[Sandbox, Snapshot]]:
+        """All snapshots of pauses that are remembered, with their sandboxes."""
+        return self._registry.snapshots()
+
+    def of_snapshot(self, snapshot_id: str) -> Sandbox:
+        """The sandbox of a pause's snapshot. Raises `ApiError` (snapshot_not_found)."""
+        return self._registry.of_snapshot(snapshot_id)
+
     def living(self) -> list[Sandbox]:
         """All that are not destroyed, oldest first."""
         return self._registry.living()
@@ -129,6 +146,7 @@ class Sandboxes:
         timeout_action: TimeoutAction,
         place: str | None = None,
         kept: Callable[[Sandbox], None] = _nothing,
+        setup: Setup = EMPTY,
     ) -> Sandbox:
         """A new sandbox, running. ``kept`` is called with it, once, to write to the store what has to be
         there together with the sandbox or not at all.
@@ -136,7 +154,7 @@ class Sandboxes:
         ``place``: an id whose place in the runtime is made already (by a warm pool) and now is this
         sandbox's. It is taken over before anything is awaited.
 
-        Raises `ApiError` (create_failed, invalid_request).
+        Raises `ApiError` (create_failed, invalid_request; see `Transitions.start`).
         """
         self._created += 1
         sandbox = Sandbox(
@@ -146,13 +164,16 @@ class Sandboxes:
             created_at=self._wall(),
             timeout_ms=timeout_ms,
             timeout_action=timeout_action,
+            previews_disabled=setup.previews_disabled,
+            attachments=list(setup.attachments),
         )
         self._registry.add(sandbox)
         self._feed.publish(sandbox.record())
 
         async def start() -> None:
             async with sandbox.lock:
-                await self._transitions.start(sandbox, envs, cwd, kept, made=place is not None)
+                made = place is not None
+                await self._transitions.start(sandbox, envs, cwd, kept, setup, made=made)
 
         await self._scope.shared(start(), name=f"create {sandbox.id}")
         return sandbox
@@ -213,7 +234,13 @@ class Sandboxes:
                     return
                 if not sandbox.plan.auto_resume:
                     raise ApiError(AUTO_RESUME_DISABLED)
-                await self._transitions.thaw(sandbox, cause)
+                try:
+                    await self._transitions.thaw(sandbox, cause)
+                except ApiError as e:
+                    if e.problem is VOLUME_UNAVAILABLE:
+                        # Edges know that a resume may fail, and not the many reasons.
+                        raise ApiError(RESUME_FAILED, e.message) from e
+                    raise
 
         try:
             async with asyncio.timeout(timeout):
@@ -258,6 +285,42 @@ class Sandboxes:
                 await self._transitions.destroy(sandbox, cause)
 
         await self._scope.shared(destroy(), name=f"destroy {sandbox.id}")
+
+    async def exclusively(
+        self, sandbox: Sandbox, work: Callable[[], Awaitable[T]], *, name: str
+    ) -> T:
+        """What ``work`` gives, while no transition of the sandbox is under way.
+
+        Raises `ApiError` (sandbox_not_found).
+        """
+
+        async def run() -> T:
+            async with sandbox.lock:
+                if not sandbox.alive:
+                    raise ApiError(SANDBOX_NOT_FOUND)
+                return await work()
+
+        return await self._scope.shared(run(), name=f"{name} {sandbox.id}")
+
+    def keeping(self, sandbox: Sandbox) -> AbstractContextManager[None]:
+        """What is changed in here is written, or (`StoreError`) not changed; edges do not see it."""
+        return self._transitions.keeping(sandbox)
+
+    def emit(self, sandbox: Sandbox, operation: Operation, status: Status, **more: Any) -> None:
+        """A lifecycle event of what the API was asked for; ``more`` as in `EventLog.emit`."""
+        self._transitions.emit(sandbox, operation, status, API, **more)
+
+    def before_resume(self, check: Callable[[Sandbox], Awaitable[None]]) -> None:
+        """``check`` has to succeed before any sandbox runs on; it raises `ApiError` where it must not."""
+        self._transitions.before_thaw = check
+
+    def forget_snapshot(self, snapshot_id: str) -> None:
+        """Raises `ApiError` (snapshot_not_found, snapshot_in_use)."""
+        sandbox = self._registry.of_snapshot(snapshot_id)
+        current = sandbox.snapshot is not None and sandbox.snapshot.id == snapshot_id
+        if current and sandbox.state in (State.PAUSED, State.RESUMING):
+            raise ApiError(SNAPSHOT_IN_USE)
+        self._registry.forget(snapshot_id)
 
     def set_timeout(self, sandbox: Sandbox, wanted: SetTimeout) -> None:
         """Start the timeout anew (for a paused sandbox: with its next resume).

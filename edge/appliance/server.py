@@ -75,6 +75,9 @@ class ControlPlane:
             self._store = Store(config.data_dir / STATE_FILE)
             self._parts = build_parts(config, self._runtime, keys, self._store, log=log_event)
             await self._runtime.start(sandbox.id for sandbox in self._parts.sandboxes.living())
+            await self._parts.volumes.start()
+            await self._parts.copies.start()
+            self._parts.attachments.start()
             await end_demos(self._parts)
         except (KeyFileError, StoreError, OSError) as e:
             raise StartError(str(e)) from None

@@ -11,25 +11,50 @@ that happens all the same.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from edge.appliance import lifecycle
 from edge.appliance.events import EventLog, Operation, Status
 from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event
-from edge.appliance.problems import CREATE_FAILED, PAUSE_FAILED, RESUME_FAILED, ApiError, invalid
+from edge.appliance.problems import (
+    CREATE_FAILED,
+    PAUSE_FAILED,
+    RESUME_FAILED,
+    VOLUME_MOUNT_CONFLICT,
+    VOLUME_UNAVAILABLE,
+    ApiError,
+    invalid,
+)
 from edge.appliance.registry import Registry
-from edge.appliance.runtime import NoSuchDirectory, NoSuchSandbox, PathEscape, SupervisorLost
-from edge.appliance.sandbox import API, Cause, Sandbox, Snapshot
+from edge.appliance.runtime import (
+    MountTaken,
+    NoSuchDirectory,
+    NoSuchSandbox,
+    PathEscape,
+    SupervisorLost,
+    VolumeLost,
+)
+from edge.appliance.runtime.mounts import Mount
+from edge.appliance.sandbox import API, Cause, Origin, Sandbox, Setup, Snapshot
 from edge.appliance.store import StoreError
 
 
 class Executions(Protocol):
     """What the states rest on: directories and processes (``runtime/``)."""
 
-    async def create(self, sandbox_id: str, *, envs: dict[str, str], cwd: str | None) -> None:
+    async def create(
+        self,
+        sandbox_id: str,
+        *,
+        envs: dict[str, str],
+        cwd: str | None,
+        mounts: Sequence[Mount] = (),
+        fill: Callable[[Path], Awaitable[object]] | None = None,
+    ) -> None:
         """Make the sandbox's place."""
 
     async def freeze(self, sandbox_id: str) -> int:
@@ -67,6 +92,8 @@ class Transitions:
         self._clock = clock
         self._log = log
         self._listeners: list[Callable[[Sandbox], None]] = []
+        self.before_thaw: Callable[[Sandbox], Awaitable[None]] = _nothing
+        """What has to succeed before a sandbox runs on; raises `ApiError` where it cannot."""
 
     def listen(self, callback: Callable[[Sandbox], None]) -> None:
         """Hear of every sandbox whose state has changed."""
@@ -78,16 +105,25 @@ class Transitions:
         envs: dict[str, str],
         cwd: str | None,
         kept: Callable[[Sandbox], None],
+        setup: Setup,
         *,
         made: bool = False,
     ) -> None:
         """From creating to running; ``kept`` writes what has to be in the store together with it.
 
-        ``made``: in a place that is there already. Raises `ApiError` (create_failed, invalid_request).
+        ``made``: in a place that is there already, and empty. Raises `ApiError` (create_failed,
+        invalid_request, volume_unavailable, volume_mount_conflict, and what the setup's ``fill`` raises).
         """
+        origin = setup.origin
         try:
             if not made:
-                await self._runtime.create(sandbox.id, envs=envs, cwd=cwd)
+                await self._runtime.create(
+                    sandbox.id,
+                    envs=envs,
+                    cwd=cwd,
+                    mounts=setup.mounts,
+                    fill=origin.fill if origin is not None else None,
+                )
             with self.changing(sandbox):
                 self._begin(sandbox, Event.STARTED)
                 kept(sandbox)
@@ -96,11 +132,25 @@ class Transitions:
             self._failed(sandbox, Operation.CREATE, API, "create_failed", e)
             self.move(sandbox, Event.DESTROY)
             await self._clear(sandbox)
-            if isinstance(e, PathEscape | NoSuchDirectory):
-                raise invalid(f"cwd: {e}") from None
-            raise ApiError(CREATE_FAILED) from e
+            raise _refusal(e) from e
+        self._created(sandbox, origin)
+
+    def _created(self, sandbox: Sandbox, origin: Origin | None) -> None:
         told: dict[str, object] = {"timeout_action": sandbox.timeout_action}
-        self.emit(sandbox, Operation.CREATE, Status.SUCCEEDED, API, metadata=told)
+        if origin is None:
+            self.emit(sandbox, Operation.CREATE, Status.SUCCEEDED, API, metadata=told)
+            return
+        told |= {"created_via": origin.created_via, "memory": "not_carried"}
+        self.emit(
+            sandbox,
+            Operation.CREATE,
+            Status.SUCCEEDED,
+            API,
+            metadata=told,
+            snapshot_id=origin.snapshot_id,
+            source_sandbox_id=origin.sandbox_id,
+            target_sandbox_id=sandbox.id,
+        )
 
     async def freeze(self, sandbox: Sandbox, cause: Cause) -> Snapshot:
         """From pausing to paused.
@@ -126,12 +176,21 @@ class Transitions:
         return snapshot
 
     async def thaw(self, sandbox: Sandbox, cause: Cause) -> None:
-        """From paused to running, as the next incarnation. Raises `ApiError` (resume_failed)."""
+        """From paused to running, as the next incarnation.
+
+        Raises `ApiError` (resume_failed, and what `before_thaw` raises).
+        """
         snapshot = sandbox.snapshot
         assert snapshot is not None
         self.move(sandbox, Event.RESUME)
         try:
+            await self.before_thaw(sandbox)
             await self._runtime.thaw(sandbox.id)
+        except ApiError as e:
+            self.move(sandbox, Event.REFUSED)
+            operation, text = Operation.RESUME_FROM_SNAPSHOT, e.message or e.problem.message
+            self._failed(sandbox, operation, cause, e.problem.code, e, text)
+            raise
         except Exception as e:
             # With its memory gone there is nothing to try again.
             lost = isinstance(e, SupervisorLost | NoSuchSandbox)
@@ -201,8 +260,9 @@ class Transitions:
         cause: Cause,
         *,
         metadata: dict[str, object] | None = None,
+        **more: Any,
     ) -> None:
-        """A lifecycle event that is about no snapshot."""
+        """A lifecycle event about it; ``more`` as in `EventLog.emit`."""
         self._emit(
             operation,
             status,
@@ -210,6 +270,7 @@ class Transitions:
             actor=cause.actor,
             reason=cause.reason,
             metadata=metadata,
+            **more,
         )
 
     def postpone(self, sandbox: Sandbox) -> None:
@@ -268,17 +329,25 @@ class Transitions:
             self._log("state_not_written", sandbox=sandbox.id, error=str(e))
 
     def _failed(
-        self, sandbox: Sandbox, operation: Operation, cause: Cause, code: str, error: Exception
+        self,
+        sandbox: Sandbox,
+        operation: Operation,
+        cause: Cause,
+        code: str,
+        error: Exception,
+        text: str = "The sandbox's processes could not be handled.",
     ) -> None:
-        self._log(code, sandbox=sandbox.id, error=repr(error))
+        # A refusal of ours says all there is to say in its own words.
+        what = str(error) if isinstance(error, ApiError) else repr(error)
+        self._log(code, sandbox=sandbox.id, error=what)
         self._emit(
             operation,
             Status.FAILED,
             sandbox_id=sandbox.id,
             actor=cause.actor,
             reason=cause.reason,
-            # Not the exception's own text: it may name paths of this machine.
-            error=(code, "The sandbox's processes could not be handled."),
+            # Not any exception's own text: it may name paths of this machine.
+            error=(code, text),
         )
 
     def _events_of(self, sandbox: Sandbox, cause: Cause, snapshot_id: str) -> Callable[..., None]:
@@ -296,3 +365,21 @@ class Transitions:
             )
 
         return emit
+
+
+async def _nothing(_: Sandbox) -> None:
+    """There is nothing to do."""
+
+
+def _refusal(error: Exception) -> ApiError:
+    """Why a sandbox was not created."""
+    match error:
+        case ApiError():
+            return error
+        case PathEscape() | NoSuchDirectory():
+            return invalid(f"cwd: {error}")
+        case VolumeLost():
+            return ApiError(VOLUME_UNAVAILABLE, str(error))
+        case MountTaken():
+            return ApiError(VOLUME_MOUNT_CONFLICT, str(error))
+    return ApiError(CREATE_FAILED)

@@ -6,11 +6,12 @@ import asyncio
 
 from edge.appliance.grants import Grants
 from edge.appliance.sandboxes import Sandboxes
+from edge.appliance.sequences import Sequences
 from edge.appliance.store import Store
 from edge.state.port import UsageBatch
 
 MAX_EDGES = 10_000
-"""Edges whose last sequence number is remembered; the ones silent for longest go first."""
+"""Edges whose sequence numbers are remembered; the ones silent for longest go first."""
 
 
 class UsageCounter:
@@ -24,7 +25,7 @@ class UsageCounter:
             "CREATE TABLE IF NOT EXISTS edges (edge TEXT PRIMARY KEY, sequence TEXT NOT NULL)"
         )
         rows = store.read("SELECT edge, sequence FROM edges ORDER BY rowid")
-        self._last = {edge: int(sequence) for edge, sequence in rows}
+        self._taken = {edge: Sequences.parse(sequence) for edge, sequence in rows}
         self._news = asyncio.Event()
 
     @property
@@ -33,37 +34,34 @@ class UsageCounter:
         return self._news
 
     def take(self, batch: UsageBatch) -> bool:
-        """Count a batch; False for one that was counted before (sequences of an edge grow).
+        """Count a batch; False for one that was counted before.
 
         Raises `StoreError`; nothing is counted then, so that the edge can deliver it again.
         """
-        last = self._last.get(batch.edge)
-        fresh = last is None or batch.sequence > last
-        if fresh:
+        known = self._taken.get(batch.edge)
+        taken = (known or Sequences()).take(batch.sequence)
+        if taken is not None:
             silent = None
-            if last is None and len(self._last) >= MAX_EDGES:
-                silent = next(iter(self._last))
+            if known is None and len(self._taken) >= MAX_EDGES:
+                silent = next(iter(self._taken))
             with self._store.transaction():
-                self._remember(batch, silent)
+                self._remember(batch.edge, taken, silent)
                 self._grants.count(batch.items)
             if silent is not None:
-                del self._last[silent]
-            last = batch.sequence
-        assert last is not None
+                del self._taken[silent]
         # Put back at the end: the order of the dict, and of the rows, is the order of silence.
-        self._last.pop(batch.edge, None)
-        self._last[batch.edge] = last
-        for item in batch.items if fresh else ():
+        self._taken.pop(batch.edge, None)
+        self._taken[batch.edge] = taken or known or Sequences()
+        for item in batch.items if taken is not None else ():
             if item.active:
                 self._sandboxes.touch(item.sandbox_id)
-        if fresh:
+        if taken is not None:
             self._news.set()
             self._news = asyncio.Event()
-        return fresh
+        return taken is not None
 
-    def _remember(self, batch: UsageBatch, silent: str | None) -> None:
-        # As text: a number on the wire may have any size.
-        values = (batch.edge, str(batch.sequence))
+    def _remember(self, edge: str, taken: Sequences, silent: str | None) -> None:
+        values = (edge, taken.text())
         self._store.write("INSERT OR REPLACE INTO edges VALUES (?, ?)", values)
         if silent is not None:
             self._store.write("DELETE FROM edges WHERE edge = ?", (silent,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from edge.appliance.audit import AuditEntry
@@ -10,6 +11,7 @@ from edge.appliance.grant import PRINCIPAL, Grant
 from edge.appliance.lifecycle import published
 from edge.appliance.minter import Preview, ProxyTarget
 from edge.appliance.runtime import FileEntry
+from edge.appliance.runtime.paths import WORKSPACE
 from edge.appliance.sandbox import Sandbox, Snapshot
 from edge.appliance.uploads import (
     LIFETIME,
@@ -19,6 +21,7 @@ from edge.appliance.uploads import (
     PART_SIZE,
     Upload,
 )
+from edge.appliance.volumes.volume import Attachment, Volume
 from edge.core.records import State
 
 Json = dict[str, object]
@@ -33,6 +36,13 @@ SANDBOX_FIELDS = (
     "created_at cwd snapshot_id traffic_access_token warm_pool_checkout"
 ).split()
 """What ``fields`` may name; two of them are not always there."""
+
+
+VOLUME_FIELDS = (
+    "id name created_at used_bytes inode_count mount_count max_size_bytes max_file_count max_mounts "
+    "last_reconciled_at status host_id"
+).split()
+"""The same for volumes."""
 
 
 def rfc3339(time: float | None) -> str | None:
@@ -53,7 +63,7 @@ def sandbox_view(sandbox: Sandbox, traffic_access_token: str | None = None) -> J
         "status": published(sandbox.state),
         "config": {"vcpus": plan.vcpus, "memory_mb": plan.memory_mb},
         "template": plan.template,
-        "metadata": plan.metadata,
+        "metadata": _metadata(sandbox),
         "started_at": rfc3339(sandbox.started_at),
         "timeout_ms": sandbox.timeout_ms,
         "timeout_at": timeout_at,
@@ -70,14 +80,84 @@ def sandbox_view(sandbox: Sandbox, traffic_access_token: str | None = None) -> J
     return view
 
 
-def snapshot_view(snapshot: Snapshot) -> Json:
-    """What a pause answers; one more key would break the client."""
+def _metadata(sandbox: Sandbox) -> Json:
+    """What was given, and where the client looks for the volumes."""
+    metadata = dict(sandbox.plan.metadata)
+    if sandbox.attachments:
+        metadata["volume_attachments"] = [
+            attachment_view(sandbox, attachment) for attachment in sandbox.attachments
+        ]
+    return metadata
+
+
+def snapshot_view(snapshot: Snapshot, metadata: Mapping[str, object]) -> Json:
+    """A snapshot; one more key would break the client. ``metadata`` is its sandbox's."""
     return {
         "id": snapshot.id,
         "sandbox_id": snapshot.sandbox_id,
         "size_bytes": snapshot.size_bytes,
         "created_at": rfc3339(snapshot.created_at),
+        "metadata": dict(metadata),
     }
+
+
+def pause_view(sandbox: Sandbox, snapshot: Snapshot) -> Json:
+    """The snapshot of a pause: a name for memory and files where they are."""
+    told = {"created_via": "hibernate", "memory": "kept"}
+    return snapshot_view(snapshot, {**sandbox.plan.metadata, **told})
+
+
+def volume_view(
+    volume: Volume, attachments: list[Attachment], *, there: bool, max_mounts: int
+) -> Json:
+    """A volume. ``there``: whether its directory is."""
+    status = "attached" if attachments else "available"
+    if any(attachment.error_code is not None for attachment in attachments):
+        status = "degraded"
+    return {
+        "id": volume.id,
+        "name": volume.name,
+        "created_at": rfc3339(volume.created_at),
+        "used_bytes": volume.used_bytes,
+        "inode_count": volume.inode_count,
+        "mount_count": len(attachments),
+        "max_size_bytes": None,
+        "max_file_count": None,
+        "max_mounts": max_mounts,
+        "last_reconciled_at": rfc3339(volume.measured_at),
+        "status": status if there else "error",
+        "host_id": None,
+    }
+
+
+_ATTACHED = {
+    State.RUNNING: "mounted",
+    State.PAUSING: "mounted",
+    State.PAUSED: "paused",
+    State.RESUMING: "remounting",
+    State.CREATING: "mounting",
+}
+
+
+def attachment_view(sandbox: Sandbox, attachment: Attachment, state: str | None = None) -> Json:
+    """A volume's place in a sandbox. ``state`` replaces what follows from the sandbox's."""
+    failed = attachment.error_code is not None
+    view: Json = {
+        "id": attachment.id,
+        "volume_id": attachment.volume_id,
+        "sandbox_id": sandbox.id,
+        "mount_path": "/".join([WORKSPACE, *attachment.names]),
+        "read_only": False,
+        "state": state or ("failed" if failed else _ATTACHED.get(sandbox.state, "unmounted")),
+        "created_at": rfc3339(attachment.created_at),
+        "updated_at": rfc3339(attachment.updated_at),
+    }
+    if attachment.below:
+        view["subpath"] = "/".join(attachment.below)
+    if failed:
+        view["last_error_code"] = attachment.error_code
+        view["last_error_message"] = attachment.error_message
+    return view
 
 
 def grant_view(grant: Grant, now: float) -> Json:

@@ -9,8 +9,8 @@ Checking has two halves, because a signature costs as much as four proxied reque
 1. `peek` reads the unsigned text: size, family, key, issuer, audience, shape. `scope_problem` compares
    host, transport and expiry. What they find *wrong* is believed (a forger may have a token refused);
    nothing they find right is.
-2. `verify` checks the signature. `TokenCache` remembers the outcome, so each token is verified once;
-   scope and expiry (here) and the grant (in ``decide``) are looked at on every request all the same.
+2. `verify` checks the signature. `TokenCache` (``token_cache.py``) remembers the outcome, so each token
+   is verified once; scope and expiry (here) and the grant (in ``decide``) are looked at on every request all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -294,53 +294,3 @@ def scope_problem(
     if claims.sub != sandbox_id or claims.port != port or claims.kind is not kind:
         return names.scope
     return None
-
-
-class TokenCache:
-    """Verified tokens, and (apart, so that forgeries cannot push them out) refuted ones. Bounded.
-
-    Emptied by `forget` whenever the keys change: a token is good only while its key is believed.
-    """
-
-    REFUTED_MAX = 1024
-
-    def __init__(self, max_entries: int) -> None:
-        self._max = max_entries
-        self._verified: dict[tuple[Family, bytes], Claims] = {}
-        self._refuted: dict[tuple[Family, bytes], None] = {}
-        self.era = 0
-        """Counts how often everything was forgotten: what was concluded in an earlier era is void."""
-
-    def claims(self, family: Family, token: bytes) -> Claims | None:
-        """The claims of a token whose signature was checked, else None."""
-        return self._verified.get((family, token))
-
-    def refuted(self, family: Family, token: bytes) -> bool:
-        """Whether this very token failed its signature check lately."""
-        return (family, token) in self._refuted
-
-    def remember(self, family: Family, token: bytes, claims: Claims | None) -> None:
-        """Keep the outcome of a signature check; None = it failed."""
-        if claims is not None:
-            _bounded_put(self._verified, (family, token), claims, self._max)
-        else:
-            _bounded_put(self._refuted, (family, token), None, self.REFUTED_MAX)
-
-    def forget(self) -> None:
-        """Drop everything."""
-        self.era += 1
-        self._verified.clear()
-        self._refuted.clear()
-
-
-def _bounded_put(table: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
-    if len(table) >= limit:
-        # The oldest eighth at once: dropping one at a time would cost every insertion its share.
-        for old in list(_first(table, max(1, limit // 8))):
-            del table[old]
-    table[key] = value
-
-
-def _first(table: Iterable[Any], count: int) -> Iterable[Any]:
-    for _, key in zip(range(count), table, strict=False):
-        yield key

@@ -12,12 +12,12 @@ from edge.core.credentials import (
     FamilyProblems,
     Keys,
     Peeked,
-    TokenCache,
 )
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.records import GrantRecord, Missing, SandboxRecord, Transport
 from edge.core.target import Target
+from edge.core.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from edge.core.outbound import Outward

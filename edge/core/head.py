@@ -95,11 +95,6 @@ class Head:
         """Every kept field of that (lower-case) name, in order."""
         return values(self.lines, name)
 
-    @property
-    def kept(self) -> list[bytes]:
-        """The lines that are not dropped, as sent and in order."""
-        return list(filter(None, map(self.section.outward.get, self.lines, self.lines)))
-
 
 class RequestScanner:
     """Scans heads within the given limits. Not thread-safe; one per process is enough."""

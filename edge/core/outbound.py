@@ -39,13 +39,6 @@ class Peer:
     scheme: bytes
 
 
-def request_head(
-    head: Head, way: Forward, peer: Peer, cookie_name: bytes, request_id: bytes
-) -> bytes:
-    """The head that goes to the upstream, with its empty line."""
-    return head_of(head, outward(head.section, way, peer, cookie_name), request_id)
-
-
 @dataclass(slots=True)
 class Outward:
     """What a `Section` becomes on its way to the upstream.
@@ -85,8 +78,8 @@ def outward(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> O
     return Outward(instead, b"\r\n".join([*added, b"X-Request-Id: "]))
 
 
-def head_of(head: Head, way: Outward, request_id: bytes) -> bytes:
-    """A head for the upstream, with its empty line."""
+def request_head(head: Head, way: Outward, request_id: bytes) -> bytes:
+    """The head that goes to the upstream, with its empty line."""
     lines = head.lines
     if way.lines is not lines:
         kept = filter(None, map(way.instead.get, lines, lines))

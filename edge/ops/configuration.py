@@ -178,7 +178,7 @@ def _sentence(error: ErrorDetails, name: str, names: Mapping[str, bool]) -> str:
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}{got}"
 
 
-_SECRET_WORDS = ("token", "secret", "keys", "hs256", "control_plane")
+_SECRET_WORDS = ("token", "secret", "password", "keys", "hs256", "control_plane", "redis.url")
 
 
 def _shown(value: object, name: str) -> str:

@@ -19,6 +19,8 @@ _LEVEL_OF = {
     "ack_given_up": "warning",
     "keys_unusable": "warning",
     "usage_given_up": "warning",
+    "usage_not_kept": "warning",
+    "usage_unreadable": "warning",
     "watch_doubt": "warning",
     "watch_lost": "warning",
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from edge.wake.admission import Admission
 
 HEADROOM = 0.9
 """Share of the container's limit that is used before new work is refused."""
@@ -63,3 +67,13 @@ class Pressure:
         """Judge ``taken`` resident bytes."""
         self._high = bool(self.limit) and taken > self.limit * (RELIEF if self._high else 1.0)
         return self._high
+
+
+async def shed(admission: Admission, pressure: Pressure, tell: Callable[[str], None]) -> None:
+    """Let nothing new in while memory is short (``admission.memory_bytes``); ``tell`` hears of each turn."""
+    while pressure.limit:
+        high = pressure.high(resident())
+        if high is not admission.pressed:
+            admission.pressed = high
+            tell("memory_short" if high else "memory_relieved")
+        await asyncio.sleep(INTERVAL)

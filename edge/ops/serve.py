@@ -11,10 +11,11 @@ from pathlib import Path
 
 from edge.core.settings import Settings
 from edge.ops.events import EventLog
+from edge.ops.handover import taken_over
 from edge.ops.lines import LineWriter
 from edge.ops.process import StartError, Stop, say
 from edge.ops.server import build_edge
-from edge.ops.workers import Supervisor, taken_over
+from edge.ops.workers import Supervisor
 
 
 async def serve(settings: Settings, *, tied: bool = False) -> int:

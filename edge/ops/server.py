@@ -10,19 +10,21 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from edge.core.credentials import Keys, TokenCache
+from edge.core.credentials import Keys
 from edge.core.settings import Settings
+from edge.core.token_cache import TokenCache
 from edge.ops.admin import Admin
+from edge.ops.background import Background
 from edge.ops.configuration import ConfigurationError
 from edge.ops.events import EventLog
 from edge.ops.lines import LineWriter
-from edge.ops.memory import INTERVAL, Pressure, bound, resident
+from edge.ops.memory import Pressure, bound, shed
 from edge.ops.metrics import Metrics
 from edge.ops.process import StartError, cannot_listen
 from edge.ops.readings import register_readings
@@ -38,14 +40,12 @@ from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
 from edge.wake.catalog import Catalog, Trust
 from edge.wake.scope import Scope
+from edge.wake.spool import Spool
 from edge.wake.usage import UsageReporter
 from edge.wake.wakes import Wakes
 
 TICK = 1.0
 """Seconds between the flow's looks at long exchanges."""
-
-RESTART = 1.0
-"""Seconds before a background loop that crashed is begun again."""
 
 LAST_REPORT = 2.0
 """Seconds the last usage report may take at shutdown."""
@@ -82,7 +82,7 @@ class Edge:
         observer = self.telemetry
 
         self._work = Scope(observer.crashed)
-        self._background = Scope(observer.crashed)
+        self._background = Background(observer.crashed)
         self._state_port = state_port or _state_port(settings, edge_id, clock)
         self._tokens = TokenCache(settings.tokens.cache_entries)
         self.keys = KeyStore(settings.tokens, settings.cookie, self._keys_changed, observer)
@@ -105,7 +105,15 @@ class Edge:
         self._barrier = Barrier(
             self._state_port, self.catalog, self.admission, scope=self._work, observer=observer
         )
-        self.usage = UsageReporter(self._state_port, edge_id=edge_id, clock=clock, wall=wall)
+        folder = settings.control_plane.usage_dir
+        self.usage = UsageReporter(
+            self._state_port,
+            edge_id=edge_id,
+            clock=clock,
+            wall=wall,
+            spool=Spool(folder) if folder is not None else None,
+            tell=self.telemetry.event,
+        )
         self.flow = Flow(
             settings,
             keys=lambda: self.keys.keys,
@@ -135,11 +143,11 @@ class Edge:
             self._open_logs()
             await self._listen_for_admins()
             await self._load_keys()
-            self._background.spawn(self._for_ever("catalog", self.catalog.run), name="catalog")
-            self._background.spawn(self._for_ever("keys", self.keys.run), name="keys")
-            self._background.spawn(self._for_ever("usage", self.usage.run), name="usage")
-            self._background.spawn(self._for_ever("tick", self._tick), name="tick")
-            self._background.spawn(self._for_ever("memory", self._watch_memory), name="memory")
+            self._background.keep("catalog", self.catalog.run)
+            self._background.keep("keys", self.keys.run)
+            self._background.keep("usage", self.usage.run)
+            self._background.keep("tick", self._tick)
+            self._background.keep("memory", self._watch_memory)
             await self._listen_for_clients()
         except BaseException:
             await self._let_go()
@@ -231,31 +239,14 @@ class Edge:
             raise cannot_listen("listen.port", listen.host, listen.port, e) from None
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _for_ever(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Our own mistakes in one loop must not end the others, nor this one for good."""
-        while True:
-            try:
-                await loop()
-                return
-            except Exception as e:  # noqa: BLE001  (told to the operator; see above)
-                self.telemetry.crashed(name, e)
-            await asyncio.sleep(RESTART)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
             self.flow.tick()
 
     async def _watch_memory(self) -> None:
-        """Let nothing new in while memory is short (``admission.memory_bytes``)."""
-        listen, admission = self.settings.listen, self.settings.admission
-        pressure = Pressure(bound(admission.memory_bytes, listen.workers))
-        while pressure.limit:
-            high = pressure.high(resident())
-            if high is not self.admission.pressed:
-                self.admission.pressed = high
-                self.telemetry.event("memory_short" if high else "memory_relieved")
-            await asyncio.sleep(INTERVAL)
+        limit = bound(self.settings.admission.memory_bytes, self.settings.listen.workers)
+        await shed(self.admission, Pressure(limit), self.telemetry.event)
 
     def _keys_changed(self, _: Keys) -> None:
         self._tokens.forget()
@@ -272,7 +263,11 @@ class Edge:
             async with asyncio.timeout(LAST_REPORT):
                 await self.usage.flush()
         except (Unavailable, TimeoutError):
-            self.telemetry.event("usage_given_up", pairs=self.usage.waiting())
+            kept = await self.usage.keep()
+            self.telemetry.event(
+                "usage_kept" if kept else "usage_given_up", pairs=self.usage.waiting()
+            )
+        self.usage.close()
         await self.catalog.close()
         await self._state_port.close()
         await self._admin.close()

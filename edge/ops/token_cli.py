@@ -13,8 +13,9 @@ import click
 from edge.core.credentials import Expectation
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
-from edge.ops.inspection import Beliefs, Inspection, inspect, question
+from edge.ops.inspection import Beliefs, Inspection, inspect
 from edge.ops.process import StartError
+from edge.ops.question import question
 from edge.state.keys import KeysUnusable, keys_now
 
 MAX_INPUT = 64 * 1024

@@ -2,8 +2,8 @@
 
 Each worker is a whole edge that listens with SO_REUSEPORT and shows its admin listener only to the
 supervisor, over a Unix socket. The supervisor's own admin listener speaks for all: ready when every
-worker is, metrics added up. Workers get their settings over standard input, which also ties them to
-the supervisor: when it closes, they drain and end.
+worker is, metrics added up. Workers get their settings over standard input (`edge.ops.handover`), which also ties
+them to the supervisor: when it closes, they drain and end.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ import sys
 import tempfile
 from asyncio.subprocess import Process
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 
 import aiohttp
-from pydantic import SecretStr
 
 from edge.core.settings import Settings
 from edge.ops.admin import Admin
 from edge.ops.events import EventLog
+from edge.ops.handover import handover, share
 from edge.ops.lines import LineWriter
 from edge.ops.merge import Merger
 from edge.ops.process import StartError, cannot_listen
@@ -45,54 +44,6 @@ STOP_MARGIN = 10.0
 
 START_TIMEOUT = 30.0
 """Seconds the first workers may take until they listen."""
-
-
-def share(settings: Settings, index: int, port: int) -> Settings:
-    """The settings of worker ``index``: the limits divided, everything else as given.
-
-    Limits are per process, so each worker gets its part, rounded up; 0 stays 0 (no limit). Memory is said
-    per process already. A named edge needs one name per worker, because usage reports are numbered per name.
-    """
-    workers = settings.listen.workers
-
-    def part(limit: int) -> int:
-        return ceil(limit / workers)
-
-    limits = settings.admission.model_dump(exclude={"memory_bytes"})
-    name = settings.control_plane.edge_id
-    return settings.model_copy(
-        update={
-            "listen": settings.listen.model_copy(update={"port": port}),
-            "admission": settings.admission.model_copy(
-                update={name: part(limit) for name, limit in limits.items()}
-            ),
-            "wake": settings.wake.model_copy(
-                update={"budget_per_hour": part(settings.wake.budget_per_hour)}
-            ),
-            "tokens": settings.tokens.model_copy(
-                update={"failures_per_minute": part(settings.tokens.failures_per_minute)}
-            ),
-            "control_plane": settings.control_plane.model_copy(
-                update={"edge_id": f"{name}-{index}" if name else ""}
-            ),
-        }
-    )
-
-
-def handover(settings: Settings, admin_socket: Path) -> bytes:
-    """What a worker reads from its standard input: one JSON line, secrets included."""
-
-    def plain(value: object) -> str:
-        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-    body = {"settings": settings.model_dump(), "admin_socket": admin_socket}
-    return json.dumps(body, default=plain).encode() + b"\n"
-
-
-def taken_over(line: bytes) -> tuple[Settings, Path]:
-    """The other end of `handover`."""
-    body = json.loads(line)
-    return Settings.model_validate(body["settings"]), Path(body["admin_socket"])
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from edge import __version__
 from edge.core.records import GrantRecord, SandboxRecord
 from edge.core.settings import ControlPlaneSettings
 from edge.state import wire
+from edge.state.calls import failure, open_session, read_bounded
 from edge.state.port import RefusalReason, ResumeRefused, Unavailable, UsageBatch, WatchEvent
 
 MAX_BODY = 1 << 20
@@ -55,14 +56,6 @@ class _Record(Protocol):
 
 
 R = TypeVar("R", bound=_Record)
-
-
-class _Redirected(aiohttp.ClientError):
-    """The answer was a redirect."""
-
-
-class _Oversized(aiohttp.ClientError):
-    """The answer was longer than anything we asked for could be."""
 
 
 class HttpStatePort:
@@ -220,63 +213,15 @@ class HttpStatePort:
         if self._closed:
             raise aiohttp.ClientConnectionError("the state port is closed")
         if self._session is None:
-            self._session = aiohttp.ClientSession(
+            self._session = open_session(
                 # The semaphores bound the calls; the watch must never queue behind them.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION),
-                headers={
+                aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION),
+                {
                     "Authorization": f"Bearer {self._token.get_secret_value()}",
-                    "Accept-Encoding": "identity",
                     "User-Agent": f"preview-edge/{__version__}",
                 },
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                trace_configs=[_no_redirects()],
             )
         return self._session
-
-
-async def read_bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body of an answer. Raises ``aiohttp.ClientError`` beyond ``limit`` bytes."""
-    body = bytearray()
-    async for chunk in answer.content.iter_chunked(65536):
-        body += chunk
-        if len(body) > limit:
-            answer.close()
-            raise _Oversized
-    return bytes(body)
-
-
-def failure(error: Exception, limit: float) -> str:
-    """A few words on why a call failed; never the text of a request, which has a credential.
-
-    ``limit`` is the time the call had, in seconds.
-    """
-    match error:
-        case TimeoutError():
-            return f"no answer within {limit:g} s"
-        case aiohttp.WSServerHandshakeError():
-            return f"no WebSocket, status {error.status}"
-        case aiohttp.ClientConnectorCertificateError():
-            return "cannot connect: the certificate is not trusted"
-        case aiohttp.ClientConnectorError():
-            return f"cannot connect: {error.os_error.strerror or type(error.os_error).__name__}"
-        case _Redirected():
-            return "a redirect, which is not followed"
-        case _Oversized():
-            return "the answer is too long"
-        case _:
-            return f"no usable answer ({type(error).__name__})"
-
-
-def _no_redirects() -> aiohttp.TraceConfig:
-    # For the whole session, because ws_connect has no allow_redirects. A redirect could lead the edge to believe a stranger.
-    async def refuse(*_: object) -> None:
-        raise _Redirected
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(refuse)
-    return trace
 
 
 def _base_url(text: str) -> str:

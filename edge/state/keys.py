@@ -14,7 +14,7 @@ import aiohttp
 from edge.core.credentials import Key, Keys, keys_from_jwks
 from edge.core.reports import Observer
 from edge.core.settings import CookieSettings, HmacKey, TokenSettings
-from edge.state.http import failure, read_bounded
+from edge.state.calls import failure, open_session, read_bounded
 
 MAX_JWKS = 256 * 1024
 """Bytes of a key set that are read."""
@@ -218,12 +218,8 @@ async def _fetch(url: str) -> bytes:
     try:
         async with (
             asyncio.timeout(FETCH_TIMEOUT),
-            aiohttp.ClientSession(
-                headers={"Accept-Encoding": "identity"},
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            ) as session,
-            session.get(url, allow_redirects=False) as answer,
+            open_session() as session,
+            session.get(url) as answer,
         ):
             if answer.status != 200:
                 raise KeysUnusable(f"tokens.jwks_url: status {answer.status}")

@@ -11,8 +11,9 @@ import ipaddress
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
+from edge.traffic.deadlines import SWEEP_INTERVAL, Deadlines
 from edge.traffic.flow import Flow
-from edge.traffic.listener import SWEEP_INTERVAL, ClientConnection
+from edge.traffic.listener import ClientConnection
 
 
 class Connections:
@@ -21,6 +22,7 @@ class Connections:
     def __init__(self, flow: Flow, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
         self._flow = flow
         self._trusted = trusted
+        self.deadlines = Deadlines(flow.settings.deadlines)
         self._trust_known: dict[str, bool] = {}
         self._open: set[ClientConnection] = set()
         self._timer: asyncio.TimerHandle | None = None

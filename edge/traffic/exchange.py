@@ -19,12 +19,14 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from edge.core import errors
+from edge.core.answer import InvalidAnswer
 from edge.core.decision import Access, Forward
 from edge.core.errors import EdgeError, Problem, bad_request
+from edge.core.framing import FramingError
 from edge.core.head import Head
 from edge.core.reports import End, Role
 from edge.traffic import pages
-from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer, RequestRelay
+from edge.traffic.relay import AnswerRelay, RequestRelay
 from edge.traffic.tunnel import Tunnel
 
 if TYPE_CHECKING:

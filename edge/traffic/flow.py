@@ -25,7 +25,7 @@ from typing import Any
 
 from edge.core import errors, outbound
 from edge.core.answer import Answer, AnswerScanner
-from edge.core.credentials import Family, Keys, TokenCache, verify
+from edge.core.credentials import Family, Keys, verify
 from edge.core.decide import decide
 from edge.core.decision import Asked, Forward, Learn, Passage, Refuse, Verify
 from edge.core.errors import Problem
@@ -34,6 +34,7 @@ from edge.core.head import Head, RequestScanner
 from edge.core.records import SandboxRecord, State
 from edge.core.reports import Observer
 from edge.core.settings import Settings
+from edge.core.token_cache import TokenCache
 from edge.state.port import Unavailable
 from edge.traffic.continuation import Continuation
 from edge.traffic.endings import Endings
@@ -190,7 +191,7 @@ class Flow:
                 and way.refusal is None
             ):
                 section.passage = passage  # the credential is in the section, not in the query
-        return outbound.head_of(head, passage.outward, exchange.request_id)
+        return outbound.request_head(head, passage.outward, exchange.request_id)
 
     def request_relay(self, head: Head) -> RequestRelay:
         """A relay for a request body."""
@@ -277,6 +278,3 @@ class Flow:
             and known.incarnation == record.incarnation
             and known.upstream == record.upstream
         )
-
-
-__all__ = ["Flow"]

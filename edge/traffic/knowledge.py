@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge.core.credentials import Expectation, Keys, TokenCache
+from edge.core.credentials import Expectation, Keys
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.policy import WakePolicy, is_bare_preflight
 from edge.core.records import GrantRecord, Missing, SandboxRecord
 from edge.core.settings import Settings
 from edge.core.target import Target, target_reader
+from edge.core.token_cache import TokenCache
 from edge.wake.admission import Admission
 from edge.wake.catalog import Catalog
 

@@ -3,39 +3,25 @@
 `ClientConnection` turns reads into heads and hands them to the flow one at a time: the next request
 of a connection is looked at when the answer to the one before has gone out, so that answers can
 never change places. Pipelined bytes wait in a bounded buffer.
-
-One sweep looks at all deadlines a few times a second; a timer per connection would cost each request
-two heap operations for something that almost never fires.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-import socket
-import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from edge.core import errors
 from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.outbound import Peer, client_scheme, forwarded_for
-from edge.traffic import pages
+from edge.traffic import closing, pages
+from edge.traffic.deadlines import Deadline, Overdue
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.heads import HeadBuffer
 
 if TYPE_CHECKING:
     from edge.traffic.connections import Connections
     from edge.traffic.flow import Flow
-
-SWEEP_INTERVAL = 0.25
-"""Seconds between looks at the deadlines; they are that exact."""
-
-_AT_ONCE = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing drops what is unsent and resets the connection."""
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class ClientConnection(asyncio.Protocol):
@@ -46,15 +32,14 @@ class ClientConnection(asyncio.Protocol):
         "_buffer",
         "_deadline",
         "_deadlines",
+        "_due_at",
         "_eof",
         "_flow",
-        "_on_deadline",
         "_parsing",
         "_reading",
         "_requests",
         "_rested",
         "_served",
-        "_setting",
         "_upstream_full",
         "_yielded",
         "exchange",
@@ -66,13 +51,12 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, flow: Flow, served: Connections) -> None:
         self._flow = flow
-        self._deadlines = flow.settings.deadlines
+        self._deadlines = served.deadlines
         self._served = served
         self._address = ""
         self._buffer = HeadBuffer(flow.scanner, flow.settings.limits)
-        self._deadline = 0.0
-        self._setting = ""  # the one the deadline comes from
-        self._on_deadline: Callable[[], None] = self._header_overdue
+        self._deadline = served.deadlines.header
+        self._due_at = 0.0  # when that has passed; 0 = never
         self._eof = False
         self._parsing = False
         self._reading = True
@@ -102,7 +86,7 @@ class ClientConnection(asyncio.Protocol):
             self.write(self._refusal(error))
             transport.close()
             return
-        self._expect(self._deadlines.header, "deadlines.header", self._header_overdue)
+        self._expect(self._deadlines.header)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: for the exchange under way, or the next head."""
@@ -135,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = True
         if self.exchange is not None:
             self.exchange.client_writable(False)
-            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self._exchange_overdue)
+            self._expect(self._deadlines.body)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -147,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
             if not exchange.request_complete:
                 self.expect_body()
         elif not self.transport.is_closing():
-            self._expect(self._deadlines.idle, "deadlines.idle", self._close)
+            self._expect(self._deadlines.idle)
             self._next()
 
     def _held_up(self) -> bool:
@@ -191,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
                     break
                 started += 1
                 self._requests += 1
-                self._deadline = 0.0
+                self._due_at = 0.0
                 self.exchange = Exchange(self._flow, self, head)
                 self._flow.start(self.exchange)
         except EdgeError as error:
@@ -276,20 +260,20 @@ class ClientConnection(asyncio.Protocol):
     def expect_body(self) -> None:
         """The request's body must go on moving."""
         if not self.write_paused and not self._upstream_full:
-            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self._exchange_overdue)
+            self._expect(self._deadlines.body)
 
     def expect_answer(self) -> None:
         """The request is complete, or the upstream does not read it: the upstream must do something."""
-        self._expect(self._deadlines.first_byte, "deadlines.first_byte", self._exchange_overdue)
+        self._expect(self._deadlines.first_byte)
 
     def _expect_head(self) -> None:
         """A head has begun on a connection that was idle; later bytes of it put nothing off."""
-        if self._setting == "deadlines.idle":
-            self._expect(self._deadlines.header, "deadlines.header", self._header_overdue)
+        if self._deadline is self._deadlines.idle:
+            self._expect(self._deadlines.header)
 
     def clear_deadline(self) -> None:
         """Nothing is expected of anybody in particular time."""
-        self._deadline = 0.0
+        self._due_at = 0.0
 
     def answered(self, *, keep_alive: bool, linger: bool) -> None:
         """The exchange is over and its answer is written.
@@ -306,9 +290,9 @@ class ClientConnection(asyncio.Protocol):
                 self._close()
             return
         if self.write_paused:
-            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self.abort)
+            self._expect(self._deadlines.unread)
         else:
-            self._expect(self._deadlines.idle, "deadlines.idle", self._close)
+            self._expect(self._deadlines.idle)
         if self._buffer.data:
             self._next()
         elif not self._reading:
@@ -330,11 +314,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def reset(self) -> None:
-        """Drop the connection so that the client notices: by a FIN an answer without length would be whole."""
-        sock: socket.socket = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-        self.transport.abort()
+        """Drop the connection so that the client notices."""
+        closing.reset(self.transport)
 
     def detach(self) -> None:
         """The transport belongs to a tunnel now."""
@@ -353,50 +334,48 @@ class ClientConnection(asyncio.Protocol):
             if self._rested:
                 self._buffer.forget_sections()
             self._rested = True
-        if self._deadline and now >= self._deadline:
-            self._deadline = 0.0
-            self._flow.passed[self._setting] += 1
-            self._on_deadline()
+        if self._due_at and now >= self._due_at:
+            self._due_at = 0.0
+            self._flow.passed[self._deadline.setting] += 1
+            self._overdue(self._deadline.overdue)
 
     def close_if_idle(self) -> None:
         """Drain: a connection between requests has nothing to lose."""
         if self.exchange is None and not self._buffer and not self.transport.is_closing():
             self._close()
 
-    def _expect(self, seconds: float, setting: str, act: Callable[[], None]) -> None:
-        """Something has to happen within ``seconds`` (0 = any time), or ``act`` does."""
-        self._deadline = self._flow.clock() + seconds if seconds else 0.0
-        self._setting, self._on_deadline = setting, act
+    def _expect(self, deadline: Deadline) -> None:
+        """Wait for this from now on, instead of what was waited for."""
+        seconds = deadline.seconds
+        self._due_at = self._flow.clock() + seconds if seconds else 0.0
+        self._deadline = deadline
 
-    def _header_overdue(self) -> None:
-        if self._buffer:
-            self._refuse(errors.too_slow("deadlines.header"))
-        else:
-            self._close()
-
-    def _exchange_overdue(self) -> None:
-        if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
-            self.exchange.overdue()
+    def _overdue(self, what: Overdue) -> None:
+        match what:
+            case Overdue.HEAD if self._buffer:
+                self._refuse(errors.too_slow(self._deadline.setting))
+            case Overdue.HEAD | Overdue.CLOSE:
+                self._close()
+            case Overdue.EXCHANGE:
+                if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
+                    self.exchange.overdue()
+            case Overdue.ABORT:
+                self.abort()
 
     def _close(self) -> None:
         """Close when everything is written; a client that does not read it keeps its place only so long."""
         self.transport.close()
         if self.transport.get_write_buffer_size():
-            self._expect(self._deadlines.body_stall, "deadlines.body_stall", self.abort)
+            self._expect(self._deadlines.unread)
 
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
         if self._eof:  # all that will ever come has been read
             self._close()
             return
-        with contextlib.suppress(OSError, RuntimeError):
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
         self._buffer.take()
-        self.transport.set_protocol(_Lingering(self))
-        self.transport.resume_reading()
-        least = max(self._deadlines.linger, SWEEP_INTERVAL)
-        self._expect(least, "deadlines.linger", self.abort)
+        closing.linger(self.transport, self.connection_lost)
+        self._expect(self._deadlines.linger)
 
     def _adjust_reading(self) -> None:
         """Read while somebody uses the bytes, or they fit into what may be held."""
@@ -411,20 +390,3 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
-
-
-class _Lingering(asyncio.Protocol):
-    """Reads on without listening, until the client closes or the sweep ends it."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-
-    def eof_received(self) -> bool:
-        self._connection.transport.close()
-        return False
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connection.connection_lost(exc)
-
-
-__all__ = ["SWEEP_INTERVAL", "ClientConnection"]

@@ -17,7 +17,6 @@ from edge.core.framing import (
     ChunkedDecoder,
     CloseDecoder,
     Decoder,
-    FramingError,
     LengthDecoder,
     chunk,
     last_chunk,
@@ -243,6 +242,3 @@ class AnswerRelay:
             return None
         self.done = True
         return LAST_CHUNK if self._chunk_out else b""
-
-
-__all__ = ["AnswerRelay", "FramingError", "InvalidAnswer", "RequestRelay"]

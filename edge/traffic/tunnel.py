@@ -192,6 +192,3 @@ def _watch_peer(transport: asyncio.Transport) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             timeout = struct.pack("I", _USER_TIMEOUT_MS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
-
-
-__all__ = ["Side", "Tunnel"]

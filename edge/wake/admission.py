@@ -1,7 +1,7 @@
 """Room to run or to wait, and budgets per grant and per address. All of it synchronous counting.
 
-Every table is bounded: counters exist only while something is counted, budgets only while they are not
-full again, and no more of them than `MAX_BUDGETS`.
+Every table is bounded: counters exist only while something is counted, and budgets (`edge.wake.budget`)
+bound themselves.
 """
 
 from __future__ import annotations
@@ -11,56 +11,12 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
 from edge.core.settings import AdmissionSettings, WakeSettings
+from edge.wake.budget import Budget
 
 HOUR = 3600.0
 MINUTE = 60.0
 MAX_ANONYMOUS = 16
 """Requests without a credential under way at once in one sandbox (CORS preflights, where they are let through)."""
-MAX_BUDGETS = 65536
-"""Budgets kept per table; beyond it the ones begun longest ago are forgotten (and start full)."""
-
-
-class Budget:
-    """So many per period and key, refilled evenly: one timestamp a key (the GCRA of ATM and cells).
-
-    The timestamp is when the key's budget will be full again, so a key that is not in the table, or whose
-    time has come, has a full one. ``limit`` 0 means no limit.
-    """
-
-    def __init__(self, limit: int, period: float, clock: Callable[[], float]) -> None:
-        self._limit = limit
-        self._step = period / limit if limit else 0.0
-        self._clock = clock
-        self._full_at: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def allowed(self, key: str) -> bool:
-        """Whether one more may be spent now."""
-        if not self._limit:
-            return True
-        missing = self._full_at.get(key, 0.0) - self._clock()
-        # Half a step of slack keeps rounding errors of the sums from eating the last one.
-        return missing < self._step * (self._limit - 0.5)
-
-    def spend(self, key: str) -> bool:
-        """Spend one; False (and nothing spent) when there is none."""
-        if not self._limit:
-            return True
-        if not self.allowed(key):
-            return False
-        now = self._clock()
-        full_at = max(self._full_at.pop(key, now), now) + self._step
-        if len(self._full_at) >= MAX_BUDGETS:
-            self._forget(now)
-        self._full_at[key] = full_at
-        return True
-
-    def _forget(self, now: float) -> None:
-        """Make room for at least an eighth, so that the next sweep is a long time off."""
-        kept = [(key, at) for key, at in self._full_at.items() if at > now]
-        self._full_at = dict(kept[-(MAX_BUDGETS - MAX_BUDGETS // 8) :])
 
 
 @dataclass(slots=True)
@@ -135,10 +91,8 @@ class Admission:
 
     # --- Exchanges and tunnels --------------------------------------------------------------------
 
-    def enter(
-        self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False, waited: bool = False
-    ) -> bool:
-        """Room for one more exchange (or tunnel) in the sandbox. Call it in one go with the decision.
+    def enter(self, sandbox_id: str, grant_id: str = "", *, waited: bool = False) -> bool:
+        """Room for one more exchange in the sandbox. Call it in one go with the decision.
 
         One that has ``waited`` for a wake was let in when it began to.
         """
@@ -154,12 +108,8 @@ class Admission:
             if self._settings.in_flight_per_grant:
                 _give_back(self._running_by_grant, grant_id)
             return self._refuse("admission.in_flight_per_sandbox")
-        if tunnel:
-            room.tunnels += 1
-            self._tunnels += 1
-        else:
-            room.exchanges += 1
-            self._exchanges += 1
+        room.exchanges += 1
+        self._exchanges += 1
         return True
 
     def _enter_grant(self, grant_id: str) -> bool:
@@ -176,7 +126,7 @@ class Admission:
         return room is None or not limit or room.total < limit
 
     def leave(self, sandbox_id: str, grant_id: str = "", *, tunnel: bool = False) -> None:
-        """An exchange (or tunnel) that `enter` admitted is over."""
+        """An exchange that `enter` admitted is over; ``tunnel``: it had become one."""
         room = self._rooms.get(sandbox_id)
         if room is None or not (room.tunnels if tunnel else room.exchanges):
             raise RuntimeError(f"leave without enter: {sandbox_id}")
@@ -220,7 +170,7 @@ class Admission:
     # --- Waiting ----------------------------------------------------------------------------------
 
     def park(self, sandbox_id: str, grant_id: str) -> bool:
-        """Room for one more exchange that waits (for a wake or a look-up)."""
+        """Room for one more exchange that waits for a wake."""
         settings = self._settings
         room = self._rooms.get(sandbox_id) or _Room()
         by_grant = self._waiting_by_grant.get(grant_id, 0)

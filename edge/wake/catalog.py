@@ -46,8 +46,6 @@ ASK_INTERVAL = 1.0
 LEAST_ABSENT_TTL = 0.1
 """An absence is remembered at least this long: who looked it up must live to read the answer."""
 
-__all__ = ["ASK_INTERVAL", "Catalog", "Missing", "Trust"]
-
 
 class Trust(Enum):
     """How recently the catalog was caught up."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from math import inf
 
 from edge.core.errors import (
     CONTROL_PLANE_UNAVAILABLE,
@@ -43,10 +44,9 @@ from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
 from edge.wake.catalog import Catalog
+from edge.wake.failures import Failures
 from edge.wake.scope import Scope
 from edge.wake.wake import Wake
-
-__all__ = ["Wake", "Wakes"]
 
 BLIP = 3.0
 """Seconds, from its first failure on, during which a resume that found no control plane is tried again."""
@@ -60,8 +60,6 @@ POLL = 1.0
 """Seconds after which a change that is waited for is asked for: its message may be lost."""
 TELLING = 60.0
 """Seconds after which a wake is reported although the app has not begun to answer."""
-MAX_FAILURES = 10_000
-"""Failures remembered at once; they last a second, so this bounds a storm, not normal work."""
 
 REFUSALS = {
     RefusalReason.FAILED: SANDBOX_RESUME_FAILED,
@@ -107,7 +105,7 @@ class Wakes:
         self._settling = 0
         self._wakes: dict[str, Wake] = {}  # under way
         self._told: dict[str, Wake] = {}  # not yet reported
-        self._failures: dict[str, tuple[float, int, Problem]] = {}  # until, incarnation, what
+        self._failures = Failures(settings.failure_memory, clock)
         catalog.listen(self._hear)
 
     def current(self, sandbox_id: str) -> Wake | None:
@@ -203,7 +201,9 @@ class Wakes:
         wake = self._wakes.get(paused.id)
         if wake is not None:
             return wake, False
-        self._recall_failure(paused)
+        problem = self._failures.recall(paused)
+        if problem is not None:
+            raise EdgeError(problem)
         if self._scope.closed:
             raise EdgeError(EDGE_DRAINING)
         if not self._spend_wake(grant_id):
@@ -235,24 +235,19 @@ class Wakes:
         """Ask until there is an answer; None when the record is worth reading again."""
         paused = wake.paused
         ends = wake.started + self._settings.window
-        give_up = ends
-        delay = FIRST_DELAY
-        while True:
-            left = ends - self._clock()
-            if left < LEAST_TIMEOUT:
-                return SANDBOX_RESUME_TIMEOUT
+        give_up, delay = inf, FIRST_DELAY
+        while (left := ends - self._clock()) >= LEAST_TIMEOUT:
             try:
                 answer = await self._port.resume(paused.id, paused.incarnation, "preview", left)
             except ResumeRefused as refused:
                 return REFUSALS[refused.reason]
             except Unavailable:
                 now = self._clock()
-                if delay == FIRST_DELAY:
-                    give_up = now + BLIP
+                give_up = min(give_up, now + BLIP)
             else:
                 return await self._take(wake, answer)
             if ends - now < LEAST_TIMEOUT:
-                return SANDBOX_RESUME_TIMEOUT
+                break
             if now >= give_up or not wake.waiting:
                 return CONTROL_PLANE_UNAVAILABLE
             # A resume that was carried out and whose answer was lost ends this wake by its change
@@ -261,6 +256,7 @@ class Wakes:
             delay = min(LAST_DELAY, delay * 2)
             if wake.over.is_set():
                 return None
+        return SANDBOX_RESUME_TIMEOUT
 
     async def _take(self, wake: Wake, answer: SandboxRecord) -> Problem | None:
         """Put the answer into the catalog (which may end the wake, see `_hear`) and judge what is there."""
@@ -308,35 +304,13 @@ class Wakes:
             asyncio.get_running_loop().call_later(TELLING, self._tell, wake)
         else:
             wake.problem, wake.outcome = problem, problem.code
-            self._remember_failure(wake.paused, problem)
+            self._failures.remember(wake.paused, problem)
             self._tell(wake)
 
     def _tell(self, wake: Wake) -> None:
         if self._told.get(wake.paused.id) is wake:
             del self._told[wake.paused.id]
             self._observer.wake(wake.report())
-
-    # --- Failures ---------------------------------------------------------------------------------
-
-    def _remember_failure(self, paused: SandboxRecord, problem: Problem) -> None:
-        now = self._clock()
-        self._failures.pop(paused.id, None)
-        # Insertion order is order of expiry: every failure lasts equally long.
-        while self._failures:
-            oldest = next(iter(self._failures))
-            if self._failures[oldest][0] > now and len(self._failures) < MAX_FAILURES:
-                break
-            del self._failures[oldest]
-        until = now + self._settings.failure_memory
-        self._failures[paused.id] = (until, paused.incarnation, problem)
-
-    def _recall_failure(self, paused: SandboxRecord) -> None:
-        """Raise the failure of a moment ago: a storm of requests costs one attempt."""
-        until, incarnation, problem = self._failures.get(paused.id, (0.0, 0, EDGE_DRAINING))
-        if until <= self._clock():
-            self._failures.pop(paused.id, None)
-        elif incarnation == paused.incarnation:
-            raise EdgeError(problem)
 
 
 def _at_least_follower(role: Role) -> Role:

@@ -11,6 +11,8 @@ from urllib.parse import quote, urlencode
 from service import KEY, PAUSES, Service
 
 S = "/v1/sandboxes/{sandbox}"
+VOLUME = "/v1/volumes/{volume}"
+ATTACHMENT = f"{S}/volumes/{{attachment}}"
 POOL = "/v1/template-warm-pools"
 PORT = f"{S}/ports/{{port}}"
 UPLOAD = f"{S}/uploads/{{upload}}"
@@ -89,6 +91,31 @@ class Request:
         return found
 
 
+def _files(place: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"POST {place}/files/write": {"body": {"path": "dir/new.txt", "content": "new"}},
+        f"POST {place}/files/read": {"body": {"path": "old.txt"}},
+        f"POST {place}/files/info": {"body": {"path": "old.txt", "user": "root"}},
+        f"POST {place}/files/exists": {"body": {"path": "old.txt"}},
+        f"POST {place}/files/mkdir": {"body": {"path": "made"}},
+        f"POST {place}/files/permissions": {"body": {"path": "old.txt", "permissions": "644"}},
+        f"POST {place}/files/find": {"body": {"path": ".", "pattern": "old"}},
+        f"POST {place}/files/search": {"body": {"path": ".", "pattern": "*.txt"}},
+        f"POST {place}/files/replace": {
+            "body": {"files": ["old.txt"], "pattern": "old", "replacement": "new", "dry_run": True}
+        },
+        f"GET {place}/files": {"query": {"path": "/", "depth": "2"}},
+        f"PUT {place}/file": {
+            "query": {"path": "put.bin"},
+            "body": b"\0\xff",
+            "media": "text/plain",
+        },
+        f"GET {place}/file": {"query": {"path": "old.txt"}},
+        f"POST {place}/files/download-url": {"body": {"path": "old.txt"}},
+        f"POST {place}/files/upload-url": {"body": {"path": "up.txt"}},
+    }
+
+
 GOOD: dict[str, dict[str, Any]] = {
     "GET /healthz": {},
     "GET /.well-known/jwks.json": {},
@@ -113,31 +140,32 @@ GOOD: dict[str, dict[str, Any]] = {
     f"POST {POOL}/{{pool}}/drain": {},
     f"POST {POOL}/{{pool}}/reconcile": {},
     f"GET {POOL}/{{pool}}/status": {},
+    f"POST {S}/fork": {},
+    f"POST {S}/snapshots": {},
+    "GET /v1/snapshots": {"query": {"metadata": '{"memory": "kept"}'}},
+    "GET /v1/snapshots/{snapshot}": {},
+    "POST /v1/volumes": {"body": {"name": "another"}},
+    "GET /v1/volumes": {"query": {"fields": "id,name"}},
+    "GET /v1/volumes/by-name/{name}": {},
+    f"GET {VOLUME}": {"query": {"fields": "status"}},
+    f"GET {VOLUME}/attachments": {},
+    **_files(VOLUME),
+    f"GET {S}/volumes": {},
+    f"POST {S}/volumes": {
+        "body": {"ref": "shared", "mount_path": "/workspace/other", "subpath": "a"}
+    },
+    f"GET {ATTACHMENT}/health": {},
+    f"POST {ATTACHMENT}/remount": {},
     f"POST {S}/exec": {"body": {"command": "echo", "args": ["a"], "timeout_secs": 20}},
     f"GET {S}/processes": {},
     f"GET {S}/processes/{{pid}}/logs": {},
     f"POST {S}/processes/{{pid}}/stdin": {"body": {"data": "a\n"}},
     f"GET {S}/ws": {"query": {"channel": "exec"}},
-    f"POST {S}/files/write": {"body": {"path": "dir/new.txt", "content": "new"}},
-    f"POST {S}/files/read": {"body": {"path": "old.txt"}},
-    f"POST {S}/files/info": {"body": {"path": "old.txt", "user": "root"}},
-    f"POST {S}/files/exists": {"body": {"path": "old.txt"}},
-    f"POST {S}/files/mkdir": {"body": {"path": "made"}},
-    f"POST {S}/files/permissions": {"body": {"path": "old.txt", "permissions": "644"}},
-    f"POST {S}/files/find": {"body": {"path": ".", "pattern": "old"}},
-    f"POST {S}/files/search": {"body": {"path": ".", "pattern": "*.txt"}},
-    f"POST {S}/files/replace": {
-        "body": {"files": ["old.txt"], "pattern": "old", "replacement": "new", "dry_run": True}
-    },
-    f"GET {S}/files": {"query": {"path": "/workspace", "depth": "2"}},
-    f"PUT {S}/file": {"query": {"path": "put.bin"}, "body": b"\0\xff", "media": "text/plain"},
-    f"GET {S}/file": {"query": {"path": "old.txt"}},
+    **_files(S),
     f"POST {S}/files/batch-write": {
         "body": BATCH,
         "media": f"multipart/form-data; boundary={BOUNDARY}",
     },
-    f"POST {S}/files/download-url": {"body": {"path": "old.txt"}},
-    f"POST {S}/files/upload-url": {"body": {"path": "up.txt"}},
     f"POST {S}/uploads": {
         "body": {
             "kind": "file",
@@ -164,22 +192,29 @@ GOOD: dict[str, dict[str, Any]] = {
     # --- What ends something comes last --------------------------------------------------------------
     f"POST {S}/files/rename": {"body": {"old_path": "old.txt", "new_path": "other.txt"}},
     f"POST {S}/files/remove": {"body": {"path": "other.txt"}},
+    f"POST {VOLUME}/files/rename": {"body": {"old_path": "old.txt", "new_path": "other.txt"}},
+    f"POST {VOLUME}/files/remove": {"body": {"path": "other.txt"}},
+    f"DELETE {ATTACHMENT}": {},
     f"DELETE {S}/preview-urls/{{grant}}": {},
     f"POST {S}/processes/{{pid}}/kill": {},
     f"POST {S}/hibernate": {},
     f"POST {S}/resume": {},
+    "DELETE /v1/snapshots/{snapshot}": {},
     f"DELETE {POOL}/{{pool}}": {},
     f"DELETE {S}": {},
+    f"DELETE {VOLUME}": {},
 }
 """By call, in an order in which all of them succeed one after the other in one world."""
 
 
 class World:
-    """A running sandbox with a file, a process that reads, a grant, an upload and a snapshot; and a pool."""
+    """A running sandbox with a file, a volume in it, a process that reads, a grant, an upload and a snapshot; a
+    pool; and a volume with a file, which is in no sandbox.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.ids: dict[str, str] = {"port": "8080", "part": "0"}
+        self.ids: dict[str, str] = {"port": "8080", "part": "0", "name": "shared"}
 
     async def set_up(self, **body: Any) -> World:
         """Make all of it; ``body`` goes into the create."""
@@ -190,6 +225,15 @@ class World:
         ids["snapshot"] = (await self._call("POST", f"{s}/hibernate"))["id"]
         await self._call("POST", f"/v1/sandboxes/{ids['snapshot']}/resume")
         await self._call("POST", f"{s}/files/write", {"path": "old.txt", "content": "old"})
+        await self._call("POST", "/v1/volumes", {"name": f"of-{made['id'][3:]}"})
+        mount = {"ref": f"of-{made['id'][3:]}", "mount_path": "/workspace/volume"}
+        ids["attachment"] = (await self._call("POST", f"{s}/volumes", mount))["id"]
+        status, volume = await self.service.api("POST", "/v1/volumes", {"name": ids["name"]})
+        if status == 409:  # Another world's.
+            volume = await self._call("GET", f"/v1/volumes/by-name/{ids['name']}")
+        ids["volume"] = volume["id"]
+        old = {"path": "old.txt", "content": "old"}
+        await self._call("POST", f"/v1/volumes/{ids['volume']}/files/write", old)
         cat = {"command": "cat", "background": True}
         ids["pid"] = str((await self._call("POST", f"{s}/exec", cat))["pid"])
         upload = {"kind": "file", "source_kind": "spooled_stream", "content_length": 3}

@@ -69,7 +69,7 @@ class Judge:
         parts = self.world.service.plane.parts
         living = parts.sandboxes.living()
         newest, _ = parts.events.select(EventFilter(), offset=0, limit=1, ascending=False)
-        directory = parts.config.data_dir / "sandboxes"
+        folders = [parts.config.data_dir / name for name in ("sandboxes", "volumes", "snapshots")]
         return {
             "sandboxes": [one.record() for one in living],
             "timeouts": [(one.id, one.timeout_ms, one.timeout_at) for one in living],
@@ -80,7 +80,15 @@ class Judge:
                 for upload in parts.uploads._uploads.values()
             ],
             "events": [event.id for event in newest],
-            "files": sorted(_tree(str(directory))),
+            "volumes": [(volume.id, volume.name) for volume in parts.volumes.all()],
+            "attachments": [
+                (one.id, at.id, at.names, at.below, at.error_code)
+                for one in living
+                for at in one.attachments
+            ],
+            "snapshots": [one.id for _, one in parts.sandboxes.snapshots()],
+            "copies": [copy.id for copy in parts.copies.all()],
+            "files": sorted(entry for folder in folders for entry in _tree(str(folder))),
         }
 
     def _blame(self, why: str, request: Request, what: str) -> None:

@@ -25,6 +25,7 @@ class Scripted:
         self.calls: list[str] = []
         self.fail: dict[str, Exception] = {}
         self.seconds: dict[str, float] = {}
+        self.setup: dict[str, Any] = {}
 
     async def _do(self, what: str) -> None:
         self.calls.append(what)
@@ -32,7 +33,10 @@ class Scripted:
         if what in self.fail:
             raise self.fail[what]
 
-    async def create(self, sandbox_id: str, *, envs: dict[str, str], cwd: str | None) -> None:
+    async def create(
+        self, sandbox_id: str, *, envs: dict[str, str], cwd: str | None, **setup: Any
+    ) -> None:
+        self.setup = setup
         await self._do("create")
 
     async def freeze(self, sandbox_id: str) -> int:

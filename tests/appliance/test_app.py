@@ -73,9 +73,8 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/v1/volumes", 501, "not_implemented"),
-        ("POST", "/v1/sandboxes/sb_1/fork", 501, "not_implemented"),
-        ("POST", "/v1/sandboxes/sb_1/snapshots", 501, "not_implemented"),
+        ("POST", "/v1/volumes/vol_1/uploads", 501, "not_implemented"),
+        ("GET", "/v1/volumes/vol_1/ws", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/metrics", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/ws?channel=pty", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/files/copy", 501, "not_implemented"),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from good import GOOD, POOL, Request, S, World
+from good import GOOD, POOL, VOLUME, Request, S, World
 from judge import Judge
 from service import KEY, Service
 
@@ -295,13 +295,17 @@ async def test_wrong_states(world: World) -> None:
         "/hibernate",
         "-url",
         "/readiness",
-        "/uploads/",
+        "/fork",
+        "/snapshots",
+        "/volumes",
     )
     for call in GOOD:
         request = paused.request(call)
-        if "sandbox" not in request.ids or call in ENDS[-3:] or call == f"GET {S}":
+        if "sandbox" not in request.ids or call in (f"POST {S}/resume", f"DELETE {S}", f"GET {S}"):
             continue
-        if call.endswith(may) or "/uploads/" in call or "preview" in call:
+        if call.endswith(may) or any(
+            part in call for part in ("/uploads/", "preview", "/volumes/")
+        ):
             await judge.asked("a paused sandbox", request, request.wire())
         else:
             await judge.refused(
@@ -321,6 +325,46 @@ async def test_wrong_states(world: World) -> None:
                 "invalid_request",
             )
             await judge.refused("a sandbox that is gone", request, request.wire(), *codes)
+    judge.verdict()
+    assert (await world.service.api("DELETE", f"/v1/sandboxes/{p}"))[0] == 204
+    assert len(await _forks(world)) == 1
+    for fork in await _forks(world):
+        await world.service.api("DELETE", f"/v1/sandboxes/{fork}")
+    await _volumes_and_snapshots(world)
+
+
+async def _forks(world: World) -> list[str]:
+    _, found = await world.service.api("GET", "/v1/sandboxes")
+    return [one["id"] for one in found]
+
+
+async def _volumes_and_snapshots(world: World) -> None:
+    """Those that are gone, and those that somebody needs."""
+    needs, ids = World(world.service), world.ids
+    await needs.set_up()
+    ids["sandbox"] = s = needs.ids["sandbox"]
+    _, snapshot = await world.service.api("POST", f"/v1/sandboxes/{s}/hibernate")
+    _, [attached] = await world.service.api("GET", f"/v1/sandboxes/{s}/volumes")
+    judge = Judge(world)
+    for call, used, code in (
+        ("DELETE /v1/snapshots/{snapshot}", {"snapshot": snapshot["id"]}, "snapshot_in_use"),
+        (f"DELETE {VOLUME}", {"volume": attached["volume_id"]}, "volume_busy"),
+        ("POST /v1/volumes", {}, "volume_name_conflict"),
+        (f"POST {S}/volumes", {}, "volume_mount_conflict"),
+    ):
+        request = world.request(call)
+        request = request.but(ids={**request.ids, **used})
+        if call == "POST /v1/volumes":
+            request = request.but(body={"name": ids["name"]})
+        if call == f"POST {S}/volumes":
+            request = request.but(body={"ref": "shared", "mount_path": attached["mount_path"]})
+        await judge.refused("what somebody needs", request, request.wire(), code)
+    assert (await world.service.api("DELETE", f"/v1/volumes/{ids['volume']}"))[0] == 204
+    judge = Judge(world)
+    for call in GOOD:
+        request = world.request(call)
+        if "volume" in request.ids or "name" in request.ids or call == f"POST {S}/volumes":
+            await judge.refused("a volume that is gone", request, request.wire(), "not_found")
     judge.verdict()
 
 

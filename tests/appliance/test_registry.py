@@ -90,3 +90,23 @@ def test_after_a_restart_it_knows_the_same(store: Store) -> None:
     assert after.of_snapshot("snap_sb_1").snapshot == Snapshot("snap_sb_1", "sb_1", 5, 6.0)
     assert _code(lambda: after.of_snapshot("snap_sb_2")) == "snapshot_not_found"
     assert after.find("sb_2") is not None and after.last_number == 7
+
+
+def test_a_snapshot_can_be_forgotten(store: Store) -> None:
+    """It leads nowhere then, also after a restart; the others still do."""
+    registry = Registry(store, lambda _: None)
+    sandbox = _sandbox("sb_1")
+    registry.add(sandbox)
+    for number in range(3):
+        registry.keep(Snapshot(f"snap_{number}", "sb_1", number, 0.0))
+    registry.forget("snap_2")
+    assert sandbox.snapshot is None
+    registry.forget("snap_0")
+    after = Registry(store, lambda _: None)
+    for one in (registry, after):
+        assert [snapshot.id for _, snapshot in one.snapshots()] == ["snap_1"]
+        assert _code(lambda one=one: one.of_snapshot("snap_0")) == "snapshot_not_found"
+    store.write("PRAGMA query_only = ON")
+    with pytest.raises(StoreError):
+        registry.forget("snap_1")
+    assert registry.of_snapshot("snap_1") is sandbox and len(sandbox.snapshots) == 1

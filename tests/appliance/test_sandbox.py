@@ -8,6 +8,7 @@ import json
 import pytest
 
 from edge.appliance.sandbox import Plan, Sandbox, Snapshot, from_document, to_document
+from edge.appliance.volumes.volume import Attachment
 from edge.core.records import State
 
 
@@ -36,7 +37,8 @@ def test_a_sandbox_is_the_same_after_it_was_written() -> None:
         *("sb_1", 9, plan, 1.25, 1000, "destroy", State.PAUSED, 3, 2, 4.5, 6.5),
         previews_disabled=True,
         snapshot=Snapshot("snap_1", "sb_1", 5, 1.0),
-        snapshots=["snap_0", "snap_1"],
+        snapshots=[Snapshot("snap_0", "sb_1", 4, 0.5), Snapshot("snap_1", "sb_1", 5, 1.0)],
+        attachments=[Attachment("vat_1", "vol_1", ("a", "b"), ("c",), 1.0, 2.0, "code", "text")],
     )
     again = from_document(json.loads(json.dumps(to_document(sandbox))))
     passing = {"deadline", "last_activity", "calls", "lock"}
@@ -44,3 +46,12 @@ def test_a_sandbox_is_the_same_after_it_was_written() -> None:
         if field.name not in passing:
             assert getattr(again, field.name) == getattr(sandbox, field.name), field.name
             assert field.name in ("id", "plan") or getattr(sandbox, field.name) != field.default
+
+
+def test_a_sandbox_of_an_older_file_is_read() -> None:
+    """Which had names for snapshots and no attachments: the names mean nothing any more."""
+    plan = Plan("t", 2, 3, "/c", {}, True, None, {}, None, None)
+    document = to_document(Sandbox("sb_1", 1, plan, 0.0, 1000, "destroy", State.ERROR))
+    del document["attachments"]
+    again = from_document(document | {"snapshots": ["snap_0"]})
+    assert (again.snapshots, again.attachments) == ([], [])

@@ -106,7 +106,9 @@ async def test_every_end_is_clean(start: Any, how: str, tmp_path: Path) -> None:
     # It is dead; only whoever inherits orphans on this machine has to notice.
     await until(lambda: not _alive(pid))
     left = {entry.name for entry in (tmp_path / "data").iterdir()}
-    assert left <= {"lock", "signing-key.pem", "sandboxes", "state.sqlite"}
+    assert left <= {
+        "lock", "signing-key.pem", "sandboxes", "snapshots", "state.sqlite", "volumes",
+    }  # fmt: skip
 
 
 async def test_the_edge_is_awaited_before_the_demo(start: Any) -> None:

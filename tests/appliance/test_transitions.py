@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 from stage import Stage, play
 
-from edge.appliance.problems import ApiError
-from edge.appliance.runtime import NoSuchDirectory, PathEscape, SupervisorLost
+from edge.appliance.events import EventFilter, Status
+from edge.appliance.problems import VOLUME_UNAVAILABLE, ApiError
+from edge.appliance.runtime import (
+    MountTaken,
+    NoSuchDirectory,
+    PathEscape,
+    SupervisorLost,
+    VolumeLost,
+)
+from edge.appliance.sandbox import API, Sandbox
 from edge.core.records import State
 
 
@@ -134,5 +142,56 @@ def test_a_destroy_that_fails_inside_is_done_outside() -> None:
         await stage.sandboxes.destroy(sandbox)
         assert stage.logged == ["destroy_incomplete"]
         assert await _code(stage.sandboxes.destroy(sandbox)) == "sandbox_not_found"
+
+    play(script)
+
+
+def test_what_has_to_come_before_a_resume_may_refuse_it() -> None:
+    """With its own code for the API and a plain failure for edges; nothing runs, and the next try may succeed."""
+
+    async def script(stage: Stage) -> None:
+        sandbox = await stage.create()
+        snapshot = await stage.sandboxes.pause(sandbox)
+
+        async def refuse(_: Sandbox) -> None:
+            raise ApiError(VOLUME_UNAVAILABLE, "gone")
+
+        stage.sandboxes.before_resume(refuse)
+        assert await _code(stage.sandboxes.resume(snapshot.id)) == "volume_unavailable"
+        wake = stage.sandboxes.wake(sandbox.id, paused_incarnation=1, cause=API, timeout=5)
+        assert await _code(wake) == "resume_failed"
+        assert (sandbox.state, sandbox.incarnation) == (State.PAUSED, 1)
+        assert sandbox.snapshot == snapshot and stage.runtime.calls == ["create", "freeze"]
+        failed = EventFilter(status=Status.FAILED)
+        events, _ = stage.events.select(failed, offset=0, limit=9, ascending=True)
+        assert [(one.error_code, one.error_message) for one in events] == [
+            ("volume_unavailable", "gone")
+        ] * 2
+
+        async def agree(_: Sandbox) -> None:
+            assert stage.runtime.calls[-1] == "freeze", "before anything runs"
+
+        stage.sandboxes.before_resume(agree)
+        await stage.sandboxes.resume(snapshot.id)
+        assert (sandbox.state, sandbox.incarnation) == (State.RUNNING, 2)
+
+    play(script)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (VolumeLost("gone"), "volume_unavailable"),
+        (MountTaken("taken"), "volume_mount_conflict"),
+        (ApiError(VOLUME_UNAVAILABLE), "volume_unavailable"),
+    ],
+)
+def test_a_create_that_its_setup_keeps_from_running(error: Exception, code: str) -> None:
+    """The reason is told, and the sandbox is gone."""
+
+    async def script(stage: Stage) -> None:
+        stage.runtime.fail["create"] = error
+        assert await _code(stage.create()) == code
+        assert stage.sandboxes.living() == []
 
     play(script)

@@ -15,6 +15,10 @@ from nullspace.types import (
     SandboxHostInfo,
     SandboxInfo,
     SnapshotInfo,
+    VolumeAttachment,
+    VolumeAttachmentState,
+    VolumeInfo,
+    VolumeStatus,
 )
 
 from edge.appliance.audit import AuditEntry, Deed, Doer
@@ -26,6 +30,8 @@ from edge.appliance.sandbox import Plan, Sandbox, Snapshot
 from edge.appliance.store import Store
 from edge.appliance.views import (
     SANDBOX_FIELDS,
+    VOLUME_FIELDS,
+    attachment_view,
     audit_view,
     event_view,
     file_view,
@@ -36,7 +42,9 @@ from edge.appliance.views import (
     rfc3339,
     sandbox_view,
     snapshot_view,
+    volume_view,
 )
+from edge.appliance.volumes.volume import Attachment, Volume
 from edge.core.records import State, Transport
 
 GRANT = Grant("pvg_1", "sb_1", 80, issued_at=1.0, expires_at=2.0, updated_at=1.0)
@@ -112,8 +120,8 @@ def test_other_objects_fit_the_client(store: Store) -> None:
     assert url.access_token_transport == "query"
     host = SandboxHostInfo(**host_view(PREVIEW))  # type: ignore[arg-type]
     assert host.access_token_expires_at == url.access_token_expires_at
-    snapshot = snapshot_view(Snapshot("snap_1", "sb_1", 5, 1.0))
-    assert SnapshotInfo(**snapshot).size_bytes == 5  # type: ignore[arg-type]
+    snapshot = snapshot_view(Snapshot("snap_1", "sb_1", 5, 1.0), {"a": 1})
+    assert SnapshotInfo(**snapshot).metadata == {"a": 1}  # type: ignore[arg-type]
     log = EventLog(store, lambda: 1.0)
     log.emit(Operation.CREATE, Status.SUCCEEDED, sandbox_id="sb_1", actor=Actor.USER, reason="api")
     (event,), _ = log.select(EventFilter(), offset=0, limit=1, ascending=True)
@@ -167,3 +175,38 @@ def test_a_file_of_any_time_and_kind_has_a_view() -> None:
     assert FileInfo(**file_view(entry)).type == "file"
     link = replace(entry, type="symlink", symlink_target="x")
     assert FileInfo(**file_view(link)).symlink_target == "x"
+
+
+def test_volumes_and_attachments_fit_the_client() -> None:
+    """Every key of its classes, every state a state of its enumerations."""
+    plan = Plan("base", 1, 2, "/workspace", {"a": 1}, True, None, {}, None, None)
+    good = Attachment("vat_1", "vol_1", ("a", "b"), (), 1.0, 2.0)
+    bad = replace(good, id="vat_2", below=("c",), error_code="code", error_message="text")
+    shown = VolumeInfo(**volume_view(Volume("vol_1", "n", 1.0), [], there=True, max_mounts=9))  # type: ignore[arg-type]
+    assert [field.name for field in fields(VolumeInfo)] == VOLUME_FIELDS
+    assert (shown.status, shown.max_mounts) == (VolumeStatus.AVAILABLE, 9)
+    for attachments, there, status in (
+        ([good], True, "attached"),
+        ([good, bad], True, "degraded"),
+        ([good, bad], False, "error"),
+    ):
+        view = volume_view(Volume("vol_1", "n", 1.0), attachments, there=there, max_mounts=9)
+        assert (VolumeStatus(view["status"]).value, view["mount_count"]) == (
+            status,
+            len(attachments),
+        )
+    for state in State:
+        sandbox = Sandbox("sb_1", 1, plan, 0.0, 1000, "hibernate", state)
+        told = VolumeAttachment(**attachment_view(sandbox, good))  # type: ignore[arg-type]
+        assert (told.mount_path, told.subpath, told.last_error_code) == (
+            "/workspace/a/b",
+            None,
+            None,
+        )
+        failed = VolumeAttachment(**attachment_view(sandbox, bad))  # type: ignore[arg-type]
+        assert (failed.state, failed.subpath) == (VolumeAttachmentState.FAILED, "c")
+        released = VolumeAttachment(**attachment_view(sandbox, bad, "released"))  # type: ignore[arg-type]
+        assert released.state is VolumeAttachmentState.RELEASED
+        sandbox.attachments.append(good)
+        metadata = sandbox_view(sandbox)["metadata"]
+        assert metadata == {"a": 1, "volume_attachments": [attachment_view(sandbox, good)]}

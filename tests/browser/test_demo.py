@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from bench.ports import free_port
 from edge.appliance import demo
 from tests.browser.visit import Page, World
 
@@ -178,9 +178,7 @@ def quick_app(world: World, **more: int) -> Iterator[tuple[str, int]]:
     """The demo's own app with a clock of one tick, in a sandbox of its own: the sandbox and the port."""
     body = {"auto_resume": True, "timeout_action": "hibernate", **more}
     sandbox = world.call("POST", "/v1/sandboxes", body)["id"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = (
         f"import sys; sys.path.insert(0, {str(demo.APP.parent)!r}); import app; app.TICKING = 1; "
         f"app.web.run_app(app.build_app(), host='127.0.0.1', port={port}, print=None)"

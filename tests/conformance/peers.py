@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.peers import envoy_binary
-from bench.processes import BenchError, Crew, free_port
+from bench.ports import free_port
+from bench.processes import BenchError, Crew
 
 _NGINX = """
 daemon off; worker_processes 1; {user} pid {there}/nginx.pid; error_log {there}/nginx.log crit;

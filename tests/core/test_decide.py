@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core import errors
-from edge.core.credentials import Expectation, Family, Key, Keys, TokenCache, verify
+from edge.core.credentials import Expectation, Family, Key, Keys, verify
 from edge.core.decide import MAX_COOKIES, MAX_VIA, cookie_values, decide, grant_problem
 from edge.core.decision import Access, Asked, Forward, Learn, LookUp, Refuse, Verify, Wake
 from edge.core.errors import EdgeError, Problem
@@ -23,6 +23,7 @@ from edge.core.head import Head
 from edge.core.policy import is_bare_preflight
 from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State, Transport
 from edge.core.target import Target, parse_target
+from edge.core.token_cache import TokenCache
 from tests.core.previews import (
     CLAIMS,
     COOKIES,

@@ -53,6 +53,12 @@ def scan(block: bytes) -> Head:
     return scanner().scan(block)
 
 
+def kept(head: Head) -> list[bytes]:
+    """The lines that go upstream, in order: what stands in their place, and nothing for dropped ones."""
+    outward = head.section.outward
+    return [line for line in (outward.get(line, line) for line in head.lines) if line]
+
+
 def request(*lines: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes | None = HOST) -> bytes:
     """A head block without its empty line."""
     hosts = [] if host is None else [b"Host: " + host]

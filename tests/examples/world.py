@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from bench.ports import free_port
 from tests.development import development
-from tests.examples.proxies import PATIENCE, free_port
+from tests.examples.proxies import PATIENCE
 
 APP = Path(__file__).with_name("sandboxed.py")
 PAUSES = {"auto_resume": True, "timeout_action": "hibernate"}

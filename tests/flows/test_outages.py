@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edge.core.records import GrantStatus, State
@@ -155,3 +157,25 @@ async def test_a_late_control_plane(stage: Stage) -> None:
 
     await stage.plane.until(lambda: told() >= 5)
     assert told() == 5
+
+
+async def test_usage_outlives_the_edge(make_stage: MakeStage, tmp_path: Path) -> None:
+    """The edge ends while nobody takes its usage; the one that starts when somebody does tells it."""
+    stage = await make_stage(control_plane={"usage_dir": tmp_path / "usage"})
+    box = stage.sandbox(await stage.app())
+    assert (await stage.ask(box.get())).status == 200
+    await stage.plane.stop()
+    for _ in range(4):
+        assert (await stage.ask(box.get())).status == 200
+    await stage.stop_edge()
+    assert len(list((tmp_path / "usage").glob("*.usage"))) == 1
+    await stage.plane.start()
+    await stage.start_edge()
+
+    def told() -> int:
+        batches = {batch.sequence: batch for batch in stage.plane.usage}
+        return sum(item.requests for batch in batches.values() for item in batch.items)
+
+    await stage.plane.until(lambda: told() >= 5)
+    assert told() == 5
+    await until(lambda: not list((tmp_path / "usage").glob("*.usage")))

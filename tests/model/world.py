@@ -13,13 +13,13 @@ from plane import CALM, Faults, Plane, PlanePort
 from virtual import VirtualLoop
 
 from edge.core.errors import EdgeError
-from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State
+from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
 from edge.core.reports import ExchangeReport, WakeReport
 from edge.core.settings import AdmissionSettings, CatalogSettings, WakeSettings
 from edge.state.port import Unavailable
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
-from edge.wake.catalog import ASK_INTERVAL, Catalog, Missing, Trust
+from edge.wake.catalog import ASK_INTERVAL, Catalog, Trust
 from edge.wake.scope import Scope
 from edge.wake.wakes import Wakes
 

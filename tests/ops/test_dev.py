@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.ports import free_port
 from edge.ops.dev import EDGE_PATIENCE
 from tests.ops.programs import PREVIEW_EDGE, Program, eventually, family, fetch
 from tests.ops.test_server import spellings
@@ -78,15 +79,6 @@ class Dev(Program):
         """Who woke this sandbox, by the lines on the screen."""
         lines = [WOKE.fullmatch(line) for line in self.out.splitlines()]
         return [line[2] for line in lines if line and line[1] == sandbox]
-
-
-def free_port() -> int:
-    """A port nobody uses now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 SERVER = f"exec {sys.executable} -m http.server $P --bind 127.0.0.1"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
-from edge.ops.memory import Pressure, bound, container_limit, resident
+from edge.core.settings import AdmissionSettings, WakeSettings
+from edge.ops import memory
+from edge.ops.memory import Pressure, bound, container_limit, resident, shed
+from edge.wake.admission import Admission
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the resident memory of now")
@@ -66,3 +70,29 @@ def test_pressure_does_not_flicker() -> None:
         False, True, True, False, False, True,
     ]  # fmt: skip
     assert not Pressure(0).high(1 << 60)
+
+
+async def test_short_memory_is_told_once_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed while it is high, and an event when that begins and when it ends."""
+    taken = iter([900, 1001, 1001, 990, 940, 940])
+    pressed: list[bool] = []
+    told: list[str] = []
+    admission = Admission(AdmissionSettings(), WakeSettings(), clock=lambda: 0.0)
+
+    def look() -> int:
+        pressed.append(admission.pressed)
+        return next(taken)
+
+    monkeypatch.setattr(memory, "resident", look)
+    monkeypatch.setattr(memory, "INTERVAL", 0.0)
+    with pytest.raises(RuntimeError):  # there is no more to look at
+        await asyncio.wait_for(shed(admission, Pressure(1000), told.append), 20)
+    assert pressed == [False, False, True, True, True, False, False]
+    assert told == ["memory_short", "memory_relieved"]
+
+
+async def test_without_a_limit_nobody_looks() -> None:
+    """It returns at once."""
+    admission = Admission(AdmissionSettings(), WakeSettings(), clock=lambda: 0.0)
+    await asyncio.wait_for(shed(admission, Pressure(0), print), 20)
+    assert not admission.pressed

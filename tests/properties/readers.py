@@ -10,7 +10,7 @@ from edge.core.errors import EdgeError
 from edge.core.fields import FieldReader
 from edge.core.framing import FramingError
 from edge.core.head import Head, RequestScanner
-from edge.core.outbound import Peer, request_head
+from edge.core.outbound import Peer, outward, request_head
 from edge.core.records import Transport
 from edge.core.section import Section
 from edge.traffic.relay import RequestRelay
@@ -42,7 +42,7 @@ class Read(NamedTuple):
 def sent_upstream(head: Head) -> bytes:
     """The head that goes to the upstream."""
     kind = Transport.WEBSOCKET if head.websocket else Transport.HTTP
-    return request_head(head, way(kind=kind), PEER, b"ns_preview", b"id")
+    return request_head(head, outward(head.section, way(kind=kind), PEER, b"ns_preview"), b"id")
 
 
 class Stream:

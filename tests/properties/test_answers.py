@@ -8,8 +8,9 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.answer import Answer, AnswerScanner
-from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer
+from edge.core.answer import Answer, AnswerScanner, InvalidAnswer
+from edge.core.framing import FramingError
+from edge.traffic.relay import AnswerRelay
 from tests.core.wires import UPGRADE, cut, examples, request, scan
 from tests.properties.exchanges import RECORDED_ANSWERS, Answered, answered, mutated, places
 from tests.properties.readers import LIMIT, Got, Unjudged, answer_by_h11

@@ -18,7 +18,6 @@ from edge.core.credentials import (
     PROXY,
     Family,
     FamilyProblems,
-    TokenCache,
     verify,
 )
 from edge.core.decide import decide
@@ -27,6 +26,7 @@ from edge.core.errors import EdgeError
 from edge.core.head import Head
 from edge.core.records import GrantRecord, SandboxRecord
 from edge.core.target import Target, parse_target
+from edge.core.token_cache import TokenCache
 from tests.core.previews import (
     COOKIES,
     EXPECT,

@@ -75,7 +75,7 @@ async def test_commands_and_files(login: Login) -> None:
         assert await sandbox.files.read("raw", format="bytes") == b"\x00\xff"
         assert sorted(entry.name for entry in await sandbox.files.list()) == ["a.txt", "raw"]
         with pytest.raises(NotOffered):
-            await sandbox.fork()
+            await sandbox.get_metrics()
 
 
 async def test_previews(

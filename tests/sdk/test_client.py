@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings(
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "client.md").read_text()
 METHODS, COMMANDS = (
-    dict((name, (here, shown)) for name, here, shown in re.findall(pattern, PAGE, re.MULTILINE))
+    {name: (here, shown) for name, here, shown in re.findall(pattern, PAGE, re.MULTILINE)}
     for pattern in (
         r"^\| `([A-Z]\w+\.\w+)` \| (works|local|501) \|(.*)\|$",
         r"^\| `nullspace ([a-z][a-z \-]*)` \| (works|local|501) \|(.*)\|$",
@@ -298,7 +298,7 @@ def test_commands_that_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NULLSPACE_API_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("NULLSPACE_API_KEY", "k")
-    known = {words: command for words, command in walk.commands()}
+    known = dict(walk.commands())
     for words, (here, _) in COMMANDS.items():
         if here == "local" and words not in ("auth login", "doctor"):
             CliRunner().invoke(cli.main, [*words.split(" "), *walk.words_for(known[words], {})])

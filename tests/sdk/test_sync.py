@@ -251,13 +251,9 @@ def test_lifecycle(login: Login) -> None:
 def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
     """The client sees its own exception for the rest of the API, and for a wrong key."""
     calls: list[Callable[[], object]] = [
-        sandbox.fork,
-        sandbox.create_snapshot,
         sandbox.get_metrics,
         lambda: Lifecycle(**login).list_webhooks(),
-        lambda: Sandbox.create(volumes=[{"ref": "v", "mount_path": "/v"}], **login),
         lambda: Sandbox.create(internet_access=False, **login),
-        lambda: Sandbox.create(snapshot_id="snap_1", **login),
     ]
     for call in calls:
         with pytest.raises(NotOffered):

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.answer import AnswerScanner
+from edge.core.answer import AnswerScanner, InvalidAnswer
 from edge.core.fields import FieldReader
+from edge.core.framing import FramingError
 from edge.core.head import Head
-from edge.traffic.relay import AnswerRelay, FramingError, InvalidAnswer, RequestRelay
+from edge.traffic.relay import AnswerRelay, RequestRelay
 from tests.core.wires import TAIL, UPGRADE, calm, cut, pieces, request, scan
 
 COOKIE = b"ns_preview"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -13,6 +14,7 @@ from edge.state import wire
 from edge.state.http import HttpStatePort
 from edge.state.port import Unavailable, Usage, UsageBatch
 from edge.wake import usage
+from edge.wake.spool import Spool
 from edge.wake.usage import UsageReporter
 
 
@@ -59,10 +61,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(usage, "LONGEST_RETRY", 0.02)
 
 
-def reporter(port, wall=lambda: 1_767_225_600.25) -> UsageReporter:
+def reporter(port, wall=lambda: 1_767_225_600.25, **more) -> UsageReporter:
     """A reporter on the loop's clock without jitter."""
     clock = asyncio.get_running_loop().time
-    return UsageReporter(port, edge_id="edge-1", clock=clock, wall=wall, jitter=lambda: 0.0)
+    return UsageReporter(port, edge_id="edge-1", clock=clock, wall=wall, jitter=lambda: 0.0, **more)
 
 
 @asynccontextmanager
@@ -342,3 +344,80 @@ async def test_over_real_http(quick):
     assert sum(item.bytes_out for batch in counted.values() for item in batch.items) == 3
     await port.close()
     await runner.cleanup()
+
+
+async def test_an_outage_of_both_loses_nothing(quick, tmp_path):
+    """The edge ends while the control plane is away: the next one delivers what it had, each count once."""
+    ledger = Ledger()
+    ledger.fail_before = 10**6
+    first = reporter(ledger, spool=Spool(tmp_path))
+    first.note("sb_1", "pvg_1", requests=3)
+    async with running(first):
+        await ledger.until(lambda: len(ledger.calls) >= 2)
+        first.note("sb_2", "pvg_2", requests=4)
+    with pytest.raises(Unavailable):
+        await first.flush()
+    assert await first.keep()
+    first.close()
+    ledger.fail_before = 0
+    second = reporter(ledger, wall=lambda: 1_800_000_000.0, spool=Spool(tmp_path))
+    second.note("sb_1", "pvg_1", requests=5)
+    async with running(second):
+        await ledger.until(lambda: ledger.total("requests") == 12)
+    await second.flush()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+    third = reporter(ledger, wall=lambda: 1_900_000_000.0, spool=Spool(tmp_path))
+    async with running(third):
+        third.note("sb_1", "pvg_1", requests=1)
+        await ledger.until(lambda: ledger.total("requests") == 13)
+    third.close()
+
+
+async def test_an_edge_that_is_killed_in_an_outage(quick, tmp_path):
+    """What it had when it last failed to report is on the disk; what arrived after all counts once."""
+    ledger = Ledger()
+    ledger.fail_after = 1  # the first arrives, and the edge does not know
+    spool = Spool(tmp_path)
+    first = reporter(ledger, spool=spool)
+    first.note("sb_1", "pvg_1", requests=3)
+    with pytest.raises(Unavailable):
+        await first.flush()
+    first.note("sb_1", "pvg_1", requests=4)
+    ledger.fail_before = 1
+    with pytest.raises(Unavailable):
+        await first.flush()
+    os.close(spool._lock)  # killed
+    second = reporter(ledger, wall=lambda: 1_800_000_000.0, spool=Spool(tmp_path))
+    async with running(second):
+        await ledger.until(lambda: ledger.total("requests") == 7)
+    second.close()
+
+
+async def test_old_batches_are_bounded(quick, monkeypatch, tmp_path):
+    """Edges that start and die for weeks without a control plane do not fill the memory."""
+    monkeypatch.setattr(usage, "MAX_BATCHES", 3)
+    spool = Spool(tmp_path)
+    spool.write([UsageBatch("old", n, (Usage("sb_1", "pvg_1", requests=1),)) for n in range(5)])
+    spool.close()
+    ledger = Ledger()
+    heir = reporter(ledger, spool=Spool(tmp_path))
+    async with running(heir):
+        await ledger.until(lambda: len(ledger.counted) == 3)
+    heir.close()
+    assert sorted(ledger.counted) == [("old", 2), ("old", 3), ("old", 4)] and heir.given_up == 2
+
+
+async def test_troubles_of_the_disk_are_told(quick, tmp_path):
+    """Once; the report itself does not suffer."""
+    (tmp_path / "file").write_text("")
+    told = []
+    ledger = Ledger()
+    ledger.fail_before = 2
+    noted = reporter(
+        ledger, spool=Spool(tmp_path / "file"), tell=lambda event, **_: told.append(event)
+    )
+    noted.note("sb_1", "pvg_1", requests=3)
+    async with running(noted):
+        await ledger.until(lambda: ledger.total("requests") == 3)
+    assert told == ["usage_not_kept"]

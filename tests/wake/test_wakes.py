@@ -224,19 +224,6 @@ def test_a_failure_is_of_one_incarnation() -> None:
     on_bench(dialogue, resume=[ResumeRefused(RefusalReason.FAILED), sandbox(11, State.RUNNING, 3)])
 
 
-def test_failures_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storm over many sandboxes does not fill the memory."""
-    monkeypatch.setattr(module, "MAX_FAILURES", 10)
-
-    async def dialogue(bench: Bench) -> None:
-        for i in range(50):
-            record = replace(PAUSED, id=f"sb{i}")
-            bench.wakes._remember_failure(record, module.SANDBOX_RESUME_FAILED)
-            assert len(bench.wakes._failures) <= 10
-
-    on_bench(dialogue)
-
-
 def test_a_blip_is_waited_out() -> None:
     """A control plane away for a moment inside the window costs time and no error."""
 

@@ -22,6 +22,9 @@ from edge.appliance.problems import (
     SANDBOX_NOT_READY,
     STDIN_CLOSED,
     STDIN_FULL,
+    VOLUME_MOUNT_CONFLICT,
+    VOLUME_MOUNT_MISSING,
+    VOLUME_UNAVAILABLE,
     ApiError,
 )
 from edge.core.errors import Problem
@@ -44,6 +47,9 @@ FAULTS: dict[type[runtime.RuntimeFault], Problem] = {
     runtime.FileConflict: FILE_CONFLICT,
     runtime.DiskFull: INSUFFICIENT_STORAGE,
     runtime.FileTooLarge: PAYLOAD_TOO_LARGE,
+    runtime.VolumeLost: VOLUME_UNAVAILABLE,
+    runtime.MountMissing: VOLUME_MOUNT_MISSING,
+    runtime.MountTaken: VOLUME_MOUNT_CONFLICT,
     runtime.FileFailed: INVALID_REQUEST,
 }
 

@@ -1,17 +1,15 @@
-"""Files of a sandbox, as JSON: write, read, look, move, search. As they are: ``transfer.py``."""
+"""Files of a sandbox or volume, as JSON: write, read, look, move, search. As they are: ``transfer.py``."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import TypeVar
 
 from aiohttp import web
 
-from edge.appliance.api.faults import told
-from edge.appliance.api.http import answer, parts, query, read, sandbox_id, whole
+from edge.appliance.api.http import answer, query, read, whole
+from edge.appliance.api.places import FOR_SANDBOXES, FOR_VOLUMES, files, search, shown_root
 from edge.appliance.file_requests import (
     FilePath,
     FilePattern,
@@ -25,7 +23,6 @@ from edge.appliance.problems import invalid
 from edge.appliance.runtime import Replaced
 from edge.appliance.runtime import search as searching
 from edge.appliance.runtime.files import WorkTree
-from edge.appliance.runtime.paths import WORKSPACE
 from edge.appliance.views import file_view
 
 MAX_FILE = 64 << 20
@@ -35,8 +32,6 @@ MAX_WRITE = MAX_FILE // 3 * 4 + (1 << 16)
 """Bytes of a body that carries a file as base64."""
 
 MAX_DEPTH = 32
-
-T = TypeVar("T")
 
 
 async def write(request: web.Request) -> web.Response:
@@ -64,7 +59,7 @@ async def list_files(request: web.Request) -> web.Response:
     """``GET S/files?path=&depth=``: the entries of a directory; depths 0 and 1 are the same."""
     asked = query(request, "path", "depth", "user")
     depth = whole(asked, "depth", default=1, low=0, high=MAX_DEPTH)
-    path = shown_root(checked(asked.get("path", "/")))
+    path = shown_root(request, checked(asked.get("path", "/")))
     found = await files(request, lambda tree: tree.entries(path, max(depth, 1)), reading=True)
     return answer([file_view(entry) for entry in found])
 
@@ -72,14 +67,14 @@ async def list_files(request: web.Request) -> web.Response:
 async def info(request: web.Request) -> web.Response:
     """``POST S/files/info``: one entry; a link is told as such."""
     wanted = await read(request, FilePath)
-    path = shown_root(wanted.path)
+    path = shown_root(request, wanted.path)
     return answer(file_view(await files(request, lambda tree: tree.info(path), reading=True)))
 
 
 async def exists(request: web.Request) -> web.Response:
     """``POST S/files/exists``: whether ``info`` would find something."""
     wanted = await read(request, FilePath)
-    path = shown_root(wanted.path)
+    path = shown_root(request, wanted.path)
     return answer({"exists": await files(request, lambda tree: tree.exists(path), reading=True)})
 
 
@@ -115,18 +110,18 @@ async def permissions(request: web.Request) -> web.Response:
 async def find(request: web.Request) -> web.Response:
     """``POST S/files/find``: lines of files that hold a text."""
     wanted = await read(request, FilePattern)
-    path = shown_root(wanted.path)
-    matches = await _search(
+    path = shown_root(request, wanted.path)
+    matches = await search(
         request, lambda tree: searching.find(tree, path, wanted.pattern), reading=True
     )
     return answer([asdict(match) for match in matches])
 
 
-async def search(request: web.Request) -> web.Response:
+async def search_names(request: web.Request) -> web.Response:
     """``POST S/files/search``: paths whose name matches a shell pattern."""
     wanted = await read(request, FilePattern)
-    path = shown_root(wanted.path)
-    found = await _search(
+    path = shown_root(request, wanted.path)
+    found = await search(
         request, lambda tree: searching.search(tree, path, wanted.pattern), reading=True
     )
     return answer(found)
@@ -141,27 +136,7 @@ async def replace(request: web.Request) -> web.Response:
             tree, wanted.files, wanted.pattern, wanted.replacement, dry_run=wanted.dry_run
         )
 
-    return answer(asdict(await _search(request, call)) | {"dry_run": wanted.dry_run})
-
-
-async def files(request: web.Request, call: Callable[[WorkTree], T], *, reading: bool = False) -> T:
-    """What ``call`` does with the work tree of the sandbox the path names. Raises `ApiError`.
-
-    ``reading``: see `Sandboxes.use`.
-    """
-    the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request), reading=reading) as sandbox:
-        with told():
-            return await the_parts.runtime.files(sandbox.id, call)
-
-
-async def _search(
-    request: web.Request, call: Callable[[WorkTree], T], *, reading: bool = False
-) -> T:
-    the_parts = parts(request)
-    async with the_parts.sandboxes.use(sandbox_id(request), reading=reading) as sandbox:
-        with told():
-            return await the_parts.runtime.search(sandbox.id, call)
+    return answer(asdict(await search(request, call)) | {"dry_run": wanted.dry_run})
 
 
 def checked(path: str) -> str:
@@ -169,11 +144,6 @@ def checked(path: str) -> str:
     if not path or "\0" in path:
         raise invalid("path: must not be empty or contain NUL")
     return path
-
-
-def shown_root(path: str) -> str:
-    """Of the root, the client's default, there is nothing to show but the work tree."""
-    return WORKSPACE if path == "/" else path
 
 
 def _decoded(wanted: FileWrite) -> bytes:
@@ -185,17 +155,22 @@ def _decoded(wanted: FileWrite) -> bytes:
         raise invalid(f"content: not {wanted.encoding}") from None
 
 
+_CALLS = [
+    ("POST", "files/write", write),
+    ("POST", "files/read", read_text),
+    ("POST", "files/info", info),
+    ("POST", "files/exists", exists),
+    ("POST", "files/remove", remove),
+    ("POST", "files/rename", rename),
+    ("POST", "files/mkdir", mkdir),
+    ("POST", "files/permissions", permissions),
+    ("POST", "files/find", find),
+    ("POST", "files/search", search_names),
+    ("POST", "files/replace", replace),
+    ("GET", "files", list_files),
+]
 ROUTES = [
-    ("POST", "/v1/sandboxes/{sandbox}/files/write", write),
-    ("POST", "/v1/sandboxes/{sandbox}/files/read", read_text),
-    ("POST", "/v1/sandboxes/{sandbox}/files/info", info),
-    ("POST", "/v1/sandboxes/{sandbox}/files/exists", exists),
-    ("POST", "/v1/sandboxes/{sandbox}/files/remove", remove),
-    ("POST", "/v1/sandboxes/{sandbox}/files/rename", rename),
-    ("POST", "/v1/sandboxes/{sandbox}/files/mkdir", mkdir),
-    ("POST", "/v1/sandboxes/{sandbox}/files/permissions", permissions),
-    ("POST", "/v1/sandboxes/{sandbox}/files/find", find),
-    ("POST", "/v1/sandboxes/{sandbox}/files/search", search),
-    ("POST", "/v1/sandboxes/{sandbox}/files/replace", replace),
-    ("GET", "/v1/sandboxes/{sandbox}/files", list_files),
+    (method, place + path, handler)
+    for place in (FOR_SANDBOXES, FOR_VOLUMES)
+    for method, path, handler in _CALLS
 ]

@@ -7,7 +7,8 @@ import binascii
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -26,14 +27,17 @@ from edge.appliance.lifecycle import published
 from edge.appliance.parts import Parts
 from edge.appliance.pools.pools import refuse_unpoolable
 from edge.appliance.problems import (
+    INCOMPATIBLE_SNAPSHOT,
     INVALID_FIELDS,
     NOT_IMPLEMENTED,
     ApiError,
     invalid,
 )
 from edge.appliance.requests import DEFAULT_TIMEOUT_MS, Create, SetTimeout, parse, read_json
-from edge.appliance.sandbox import Plan, Sandbox
-from edge.appliance.views import SANDBOX_FIELDS, Json, sandbox_view, snapshot_view
+from edge.appliance.sandbox import Plan, Sandbox, Setup
+from edge.appliance.snapshots.copier import Pattern
+from edge.appliance.views import SANDBOX_FIELDS, Json, pause_view, sandbox_view
+from edge.appliance.volumes.requests import VolumeMount
 from edge.core.records import State
 
 WORK_TREE = "/workspace"
@@ -105,15 +109,21 @@ async def list_all(request: web.Request) -> web.Response:
 async def hibernate(request: web.Request) -> web.Response:
     """``POST S/hibernate``: pause now; answers the snapshot."""
     sandboxes = parts(request).sandboxes
-    return answer(snapshot_view(await sandboxes.pause(sandboxes.get(sandbox_id(request)))))
+    sandbox = sandboxes.get(sandbox_id(request))
+    return answer(pause_view(sandbox, await sandboxes.pause(sandbox)))
 
 
 async def resume(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes/{snapshot_id}/resume``: the sandbox of that snapshot, running."""
     view: Json = {}
     # The same place in the path as everywhere; here it names a snapshot.
+    snapshot = sandbox_id(request)
+    if parts(request).copies.find(snapshot) is not None:
+        raise ApiError(
+            INCOMPATIBLE_SNAPSHOT, "The snapshot has files and no memory: create a sandbox from it."
+        )
     await parts(request).sandboxes.resume(
-        sandbox_id(request), seen=lambda sandbox: view.update(sandbox_view(sandbox))
+        snapshot, seen=lambda sandbox: view.update(sandbox_view(sandbox))
     )
     return answer(view)
 
@@ -141,8 +151,6 @@ def _offered(wanted: Create) -> None:
     """
     network = wanted.network
     missing = {
-        "snapshot_id": wanted.snapshot_id,
-        "volumes": wanted.volumes,
         "desktop": wanted.desktop,
         "internet_access": wanted.internet_access is False,
         "network.allow_out": network and network.allow_out,
@@ -168,25 +176,10 @@ async def _create(
     gone: Callable[[], bool],
     keep: Keep[Json] = _forget,
 ) -> Json:
-    network = wanted.network
-    token = None
-    if network is not None and network.allow_public_traffic is False:
-        token = secrets.token_urlsafe(32)
+    pattern = the_parts.copier.pattern(wanted.snapshot_id) if wanted.snapshot_id else None
+    private, mask = _network(wanted, pattern)
+    token = secrets.token_urlsafe(32) if private else None
     inactive = wanted.inactivity_timeout_ms
-    # From here to the sandbox nothing is awaited: an instance always has an owner.
-    checkout = await the_parts.pools.checkout(wanted, gone)
-    plan = Plan(
-        template=wanted.template,
-        vcpus=wanted.vcpus,
-        memory_mb=wanted.memory_mb,
-        cwd=wanted.cwd or WORK_TREE,
-        metadata=wanted.metadata or {},
-        auto_resume=bool(wanted.auto_resume),
-        inactivity_timeout=None if inactive is None else inactive / 1000,
-        checkout=checkout.view,
-        mask_request_host=network.mask_request_host if network is not None else None,
-        traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
-    )
     view: Json = {}
 
     def kept(sandbox: Sandbox) -> None:
@@ -196,16 +189,62 @@ async def _create(
         # a restart it would open a sandbox that runs no more.
         keep(dict(view))
 
-    await the_parts.sandboxes.create(
-        plan,
-        envs=wanted.envs or {},
-        cwd=wanted.cwd,
-        timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
-        timeout_action=wanted.action,
-        place=checkout.place,
-        kept=kept,
-    )
+    with _setup(the_parts, wanted.volumes, pattern) as setup:
+        # From here to the sandbox nothing is awaited: an instance always has an owner.
+        checkout = await the_parts.pools.checkout(wanted, gone)
+        # What is not said is as it was in the snapshot.
+        said, like = wanted.model_fields_set, wanted if pattern is None else pattern.plan
+        plan = Plan(
+            template=(wanted if "template" in said else like).template,
+            vcpus=(wanted if "vcpus" in said else like).vcpus,
+            memory_mb=(wanted if "memory_mb" in said else like).memory_mb,
+            cwd=wanted.cwd or like.cwd or WORK_TREE,
+            metadata=wanted.metadata or {},
+            auto_resume=bool(wanted.auto_resume),
+            inactivity_timeout=None if inactive is None else inactive / 1000,
+            checkout=checkout.view,
+            mask_request_host=mask,
+            traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
+        )
+        await the_parts.sandboxes.create(
+            plan,
+            envs=wanted.envs or {},
+            cwd=plan.cwd,
+            timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
+            timeout_action=wanted.action,
+            place=checkout.place,
+            kept=kept,
+            setup=setup,
+        )
     return view if token is None else view | {"traffic_access_token": token}
+
+
+def _network(wanted: Create, pattern: Pattern | None) -> tuple[bool, str | None]:
+    """Whether traffic is private, and what apps are told as their host; as in the snapshot if nothing is said."""
+    network = wanted.network
+    public = network.allow_public_traffic if network is not None else None
+    mask = network.mask_request_host if network is not None else None
+    if pattern is not None:
+        if public is None:
+            # With a token of its own: nobody knows the other's any more.
+            public = pattern.plan.traffic_token_sha256 is None
+        mask = mask or pattern.plan.mask_request_host
+    return public is False, mask
+
+
+@contextmanager
+def _setup(
+    the_parts: Parts, volumes: list[VolumeMount] | None, pattern: Pattern | None
+) -> Iterator[Setup]:
+    """With the volumes that are asked for, or those of the snapshot; they are not deleted meanwhile."""
+    attachments = the_parts.attachments
+    if volumes is None and pattern is not None:
+        places = attachments.again(pattern.attachments)
+    else:
+        places = attachments.planned(volumes or ())
+    with the_parts.volumes.pinned([place.volume_id for place in places]):
+        origin = None if pattern is None else pattern.origin
+        yield Setup(places, attachments.mounts(places), origin)
 
 
 def _fields(asked: Mapping[str, str]) -> list[str] | None:

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 
 from edge.appliance.api.faults import told
-from edge.appliance.api.files import checked, files
+from edge.appliance.api.files import checked
 from edge.appliance.api.http import MAX_JSON, answer, parts, query, read, sandbox_id
+from edge.appliance.api.places import FOR_SANDBOXES, FOR_VOLUMES, files, place_id, used, volume_id
 from edge.appliance.file_requests import FileBatch, FileLink
 from edge.appliance.problems import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ApiError, invalid
 from edge.appliance.requests import parse
@@ -42,7 +43,7 @@ async def upload(request: web.Request) -> web.Response:
         raise ApiError(PAYLOAD_TOO_LARGE, details={"limit": MAX_STREAMED})
     staged = await files(request, lambda tree: tree.receive(path, MAX_STREAMED))
     try:
-        async with parts(request).sandboxes.use(sandbox_id(request)):
+        async with used(request):
             await receive(request.content.readany, staged)
         # Used again: it may have been paused or destroyed since.
         await files(request, lambda tree: tree.publish(staged, path))
@@ -59,7 +60,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         response.content_length = size
-        async with parts(request).sandboxes.use(sandbox_id(request), reading=True):
+        async with used(request, reading=True):
             await response.prepare(request)
             await _send(response, file, size)
         await response.write_eof()
@@ -108,19 +109,24 @@ async def upload_url(request: web.Request) -> web.Response:
 
 async def _link(request: web.Request, method: str) -> web.Response:
     wanted = await read(request, FileLink)
-    sandbox = parts(request).sandboxes.get(sandbox_id(request))
-    signed = parts(request).links.sign(method, sandbox.id, wanted.path)
-    path = f"/v1/sandboxes/{sandbox.id}/file"
+    place = place_id(request)
+    signed = parts(request).links.sign(method, place, wanted.path)
+    path = FILE if volume_id(request) is None else VOLUME_FILE
+    path = path.format(sandbox=place, volume=place)
     return answer({"url": str(request.url.origin().with_path(path).with_query(signed))})
 
 
 def linked(request: web.Request) -> bool:
     """Whether the request carries a signature of ours for exactly what it asks."""
     resource = request.match_info.route.resource
-    if resource is None or resource.canonical != FILE or "signature" not in request.query:
+    if resource is None or resource.canonical not in (FILE, VOLUME_FILE):
+        return False
+    if "signature" not in request.query:
         return False
     said = {name: request.query.get(name, "") for name in ("path", "expires", "signature")}
-    return parts(request).links.good(request.method, sandbox_id(request), said)
+    return parts(request).links.good(
+        request.method, volume_id(request) or sandbox_id(request), said
+    )
 
 
 async def receive(
@@ -213,12 +219,17 @@ def _asked(request: web.Request) -> Mapping[str, str]:
     return query(request, "path", "user", "expires", "signature")
 
 
-FILE = "/v1/sandboxes/{sandbox}/file"
+FILE = f"{FOR_SANDBOXES}file"
+VOLUME_FILE = f"{FOR_VOLUMES}file"
 
 ROUTES = [
     ("GET", FILE, download),
     ("PUT", FILE, upload),
-    ("POST", "/v1/sandboxes/{sandbox}/files/batch-write", batch_write),
-    ("POST", "/v1/sandboxes/{sandbox}/files/download-url", download_url),
-    ("POST", "/v1/sandboxes/{sandbox}/files/upload-url", upload_url),
+    ("GET", VOLUME_FILE, download),
+    ("PUT", VOLUME_FILE, upload),
+    ("POST", f"{FOR_SANDBOXES}files/batch-write", batch_write),
+    ("POST", f"{FOR_SANDBOXES}files/download-url", download_url),
+    ("POST", f"{FOR_SANDBOXES}files/upload-url", upload_url),
+    ("POST", f"{FOR_VOLUMES}files/download-url", download_url),
+    ("POST", f"{FOR_VOLUMES}files/upload-url", upload_url),
 ]

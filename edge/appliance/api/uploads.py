@@ -8,8 +8,8 @@ import hashlib
 from aiohttp import web
 
 from edge.appliance.api.faults import told
-from edge.appliance.api.files import files
 from edge.appliance.api.http import answer, number, parts, read, read_body, sandbox_id
+from edge.appliance.api.places import files
 from edge.appliance.file_requests import UploadComplete, UploadCreate
 from edge.appliance.runtime import NoSuchSandbox, RuntimeFault
 from edge.appliance.runtime.files import WorkTree

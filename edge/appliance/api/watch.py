@@ -12,8 +12,8 @@ import time
 
 from aiohttp import WSMsgType, web
 
-from edge.appliance.api.files import shown_root
 from edge.appliance.api.http import parts, sandbox_id
+from edge.appliance.api.places import shown_root
 from edge.appliance.file_requests import FileWatch
 from edge.appliance.problems import ApiError, invalid
 from edge.appliance.requests import parse
@@ -59,6 +59,7 @@ class _Watch:
     def __init__(
         self, request: web.Request, socket: web.WebSocketResponse, sandbox: str, wanted: FileWatch
     ) -> None:
+        self._request = request
         self._runtime = parts(request).runtime
         self._socket = socket
         self._sandbox = sandbox
@@ -83,7 +84,7 @@ class _Watch:
             pass
 
     async def _look(self) -> dict[str, Seen]:
-        path, recursive = shown_root(self._wanted.path), self._wanted.recursive
+        path, recursive = shown_root(self._request, self._wanted.path), self._wanted.recursive
         begun = time.monotonic()
         seen = await self._runtime.files(
             self._sandbox, lambda tree: look(tree, path, recursive=recursive)

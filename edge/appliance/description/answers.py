@@ -83,6 +83,29 @@ _SANDBOX = closed(
     warm_pool_checkout=_CHECKOUT,
 )
 _PARTIAL = _SANDBOX | {"required": []}
+_SNAPSHOT = closed(id=TEXT, sandbox_id=TEXT, size_bytes=COUNT, created_at=TIME, metadata=ANY)
+_VOLUME = closed(
+    id={"type": "string", "pattern": "^vol_[0-9a-f]{16}$"},
+    name=TEXT,
+    created_at=TIME,
+    **dict.fromkeys(("used_bytes", "inode_count", "mount_count"), COUNT),
+    **{key: {"type": "null"} for key in ("max_size_bytes", "max_file_count")},
+    max_mounts=COUNT,
+    last_reconciled_at=nullable(TIME),
+    status=words("available", "attached", "degraded", "error"),
+    host_id={"type": "null"},
+)
+_ATTACHMENT = closed(
+    dict.fromkeys(("subpath", "last_error_code", "last_error_message"), TEXT),
+    id=TEXT,
+    volume_id=TEXT,
+    sandbox_id=TEXT,
+    mount_path=TEXT,
+    read_only=BOOL,
+    state=words("mounting", "mounted", "paused", "remounting", "failed", "released", "unmounted"),
+    created_at=TIME,
+    updated_at=TIME,
+)
 _GRANT = closed(
     id={"type": "string", "pattern": "^pvg_[0-9a-f]{32}$"},
     sandbox_id=TEXT,
@@ -211,7 +234,13 @@ ANSWERS: Final[dict[str, Schema]] = {
             closed({"next_token": TEXT}, items=listed(ref("SandboxFields")), has_next=BOOL),
         ],
     },
-    "Snapshot": closed(id=TEXT, sandbox_id=TEXT, size_bytes=COUNT, created_at=TIME),
+    "Snapshot": _SNAPSHOT,
+    "SnapshotList": listed(ref("Snapshot")),
+    "VolumeObject": _VOLUME,
+    "VolumeFields": _VOLUME | {"required": []},
+    "VolumeList": listed(ref("VolumeFields")),
+    "VolumeAttachment": _ATTACHMENT,
+    "VolumeAttachmentList": listed(ref("VolumeAttachment")),
     "WarmPoolObject": _POOL,
     "WarmPoolList": closed(items=listed(ref("WarmPoolObject"))),
     "ExecResult": {

@@ -17,6 +17,7 @@ from edge.appliance.events import Operation, Status
 from edge.appliance.pools.definition import Definition
 from edge.appliance.pools.pool import PoolState, PoolStatus
 from edge.appliance.subscription import Subscription
+from edge.appliance.volumes.requests import VolumeCreate, VolumeMount
 
 Query = dict[str, Schema]
 
@@ -44,6 +45,8 @@ BYTES: Final = "application/octet-stream"
 PARTS: Final = "multipart/form-data"
 
 _S: Final = "/v1/sandboxes/{sandbox}"
+_VOLUME: Final = "/v1/volumes/{volume}"
+_ATTACHMENT: Final = f"{_S}/volumes/{{attachment}}"
 _POOL: Final = "/v1/template-warm-pools"
 _PORT: Final = f"{_S}/ports/{{port}}"
 _UPLOAD: Final = f"{_S}/uploads/{{upload}}"
@@ -54,6 +57,7 @@ def _number(low: int, high: int) -> Schema:
 
 
 _FIELDS: Query = {"fields": TEXT | {"description": "Names of keys, separated by commas."}}
+_METADATA: Schema = TEXT | {"description": "A JSON object; all its pairs have to be there."}
 _FILE: Query = {"path": TEXT | {"minLength": 1}, "user": TEXT}
 _SIGNED: Query = {"expires": TEXT, "signature": TEXT}
 _EVENTS: Query = {
@@ -70,6 +74,31 @@ _IDS: Query = dict.fromkeys(
     ("sandbox_id", "snapshot_id", "source_sandbox_id", "target_sandbox_id"), TEXT
 )
 
+
+def _files(place: str) -> dict[str, Call]:
+    """What sandboxes and volumes have in common."""
+    return {
+        f"POST {place}/files/write": Call("FileInfo", body=of_files.FileWrite),
+        f"POST {place}/files/read": Call("FileContent", body=of_files.FileRead),
+        f"POST {place}/files/info": Call("FileInfo", body=of_files.FilePath),
+        f"POST {place}/files/exists": Call("FileExists", body=of_files.FilePath),
+        f"POST {place}/files/remove": Call("Success", body=of_files.FilePath),
+        f"POST {place}/files/rename": Call("FileInfo", body=of_files.FileRename),
+        f"POST {place}/files/mkdir": Call("Success", body=of_files.FilePath),
+        f"POST {place}/files/permissions": Call("Success", body=of_files.FilePermissions),
+        f"POST {place}/files/find": Call("FileMatches", body=of_files.FilePattern),
+        f"POST {place}/files/search": Call("FileNames", body=of_files.FilePattern),
+        f"POST {place}/files/replace": Call("FilesReplaced", body=of_files.FileReplace),
+        f"GET {place}/files": Call(
+            "FileList", query={"path": TEXT, "depth": _number(0, 32), "user": TEXT}
+        ),
+        f"PUT {place}/file": Call(None, 204, BYTES, query=_FILE | _SIGNED, needed=("path",)),
+        f"GET {place}/file": Call(BYTES, query=_FILE | _SIGNED, needed=("path",)),
+        f"POST {place}/files/download-url": Call("FileUrl", body=of_files.FileLink),
+        f"POST {place}/files/upload-url": Call("FileUrl", body=of_files.FileLink),
+    }
+
+
 CALLS: Final[dict[str, Call]] = {
     "GET /healthz": Call("Health"),
     "GET /.well-known/jwks.json": Call("KeySet"),
@@ -81,7 +110,7 @@ CALLS: Final[dict[str, Call]] = {
         query={
             "state": TEXT | {"description": "States, separated by commas."},
             "template": TEXT,
-            "metadata": TEXT | {"description": "A JSON object; all its pairs have to be there."},
+            "metadata": _METADATA,
             "limit": _number(1, MAX_PAGE),
             "next_token": TEXT,
             **_FIELDS,
@@ -92,6 +121,25 @@ CALLS: Final[dict[str, Call]] = {
     f"POST {_S}/hibernate": Call("Snapshot"),
     f"POST {_S}/resume": Call("SandboxObject"),
     f"POST {_S}/timeout": Call("SandboxObject", body=of.SetTimeout),
+    # --- Snapshots and forks -------------------------------------------------------------------------
+    f"POST {_S}/fork": Call("SandboxObject", 201),
+    f"POST {_S}/snapshots": Call("Snapshot", 201),
+    "GET /v1/snapshots": Call("SnapshotList", query={"sandbox_id": TEXT, "metadata": _METADATA}),
+    "GET /v1/snapshots/{snapshot}": Call("Snapshot"),
+    "DELETE /v1/snapshots/{snapshot}": Call(None, 204),
+    # --- Volumes -------------------------------------------------------------------------------------
+    "POST /v1/volumes": Call("VolumeObject", 201, VolumeCreate),
+    "GET /v1/volumes": Call("VolumeList", query=_FIELDS),
+    "GET /v1/volumes/by-name/{name}": Call("VolumeFields", query=_FIELDS),
+    f"GET {_VOLUME}": Call("VolumeFields", query=_FIELDS),
+    f"DELETE {_VOLUME}": Call(None, 204),
+    f"GET {_VOLUME}/attachments": Call("VolumeAttachmentList"),
+    **_files(_VOLUME),
+    f"GET {_S}/volumes": Call("VolumeAttachmentList"),
+    f"POST {_S}/volumes": Call("VolumeAttachment", 201, VolumeMount),
+    f"DELETE {_ATTACHMENT}": Call("VolumeAttachment"),
+    f"GET {_ATTACHMENT}/health": Call("VolumeAttachment"),
+    f"POST {_ATTACHMENT}/remount": Call("VolumeAttachment"),
     # --- Warm pools ----------------------------------------------------------------------------------
     f"POST {_POOL}": Call("WarmPoolObject", 201, Definition),
     f"GET {_POOL}": Call(
@@ -128,25 +176,8 @@ CALLS: Final[dict[str, Call]] = {
         },
     ),
     # --- Files ---------------------------------------------------------------------------------------
-    f"POST {_S}/files/write": Call("FileInfo", body=of_files.FileWrite),
-    f"POST {_S}/files/read": Call("FileContent", body=of_files.FileRead),
-    f"POST {_S}/files/info": Call("FileInfo", body=of_files.FilePath),
-    f"POST {_S}/files/exists": Call("FileExists", body=of_files.FilePath),
-    f"POST {_S}/files/remove": Call("Success", body=of_files.FilePath),
-    f"POST {_S}/files/rename": Call("FileInfo", body=of_files.FileRename),
-    f"POST {_S}/files/mkdir": Call("Success", body=of_files.FilePath),
-    f"POST {_S}/files/permissions": Call("Success", body=of_files.FilePermissions),
-    f"POST {_S}/files/find": Call("FileMatches", body=of_files.FilePattern),
-    f"POST {_S}/files/search": Call("FileNames", body=of_files.FilePattern),
-    f"POST {_S}/files/replace": Call("FilesReplaced", body=of_files.FileReplace),
-    f"GET {_S}/files": Call(
-        "FileList", query={"path": TEXT, "depth": _number(0, 32), "user": TEXT}
-    ),
-    f"PUT {_S}/file": Call(None, 204, BYTES, query=_FILE | _SIGNED, needed=("path",)),
-    f"GET {_S}/file": Call(BYTES, query=_FILE | _SIGNED, needed=("path",)),
+    **_files(_S),
     f"POST {_S}/files/batch-write": Call("BatchResults", body=PARTS),
-    f"POST {_S}/files/download-url": Call("FileUrl", body=of_files.FileLink),
-    f"POST {_S}/files/upload-url": Call("FileUrl", body=of_files.FileLink),
     # --- Uploads in parts ----------------------------------------------------------------------------
     f"POST {_S}/uploads": Call("UploadBegun", 201, of_files.UploadCreate),
     f"GET {_UPLOAD}": Call("UploadSession"),

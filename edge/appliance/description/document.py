@@ -84,7 +84,7 @@ def _operation(call: Call, method: str, path: str, handler: Any) -> dict[str, An
     }
     if path in _OPEN:
         operation["security"] = []
-    if path == "/v1/sandboxes" and method == hdrs.METH_POST:
+    if call.status == 201 and call.answer in ("SandboxObject", "Snapshot"):
         key = {"name": "Idempotency-Key", "in": "header", "schema": TEXT | {"maxLength": 255}}
         operation["parameters"].append(key)
     if call.body is not None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         InputFull,
         Logs,
         Match,
+        MountMissing,
+        MountTaken,
         NoSuchDirectory,
         NoSuchProcess,
         NoSuchSandbox,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         SandboxFrozen,
         SupervisorLost,
         TooManyCommands,
+        VolumeLost,
     )
     from edge.appliance.runtime.started import Stream
 
@@ -72,6 +75,8 @@ __all__ = [
     "InputFull",
     "Logs",
     "Match",
+    "MountMissing",
+    "MountTaken",
     "NoSuchDirectory",
     "NoSuchProcess",
     "NoSuchSandbox",
@@ -85,6 +90,7 @@ __all__ = [
     "Stream",
     "SupervisorLost",
     "TooManyCommands",
+    "VolumeLost",
 ]
 
 

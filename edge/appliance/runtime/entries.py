@@ -8,11 +8,12 @@ import pwd
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from edge.appliance.runtime.interface import FileEntry, FileFailed, FileTooLarge
+from edge.appliance.runtime.mounts import Mounts
 from edge.appliance.runtime.paths import DIRECTORY, MAX_DEPTH, WORKSPACE, link_target, refuse_link
 
 # Not blocking: a pipe made by the sandbox must not hold up whoever opens it.
@@ -81,10 +82,12 @@ class Budget:
             raise FileTooLarge(f"{self._what} holds too many bytes for one call.")
 
 
-def below(directory: int, path: str, depth: int, budget: Budget) -> Iterator[Found]:
+def below(
+    directory: int, path: str, depth: int, budget: Budget, mounts: Mounts | None = None
+) -> Iterator[Found]:
     """What is in a directory, by name, and in those below it down to ``depth`` levels (1: only it).
 
-    At most 64 levels. Raises OSError, and `FileTooLarge` when the budget is spent.
+    What is mounted there is a directory like others. At most 64 levels. Raises OSError, and `FileTooLarge` when the budget is spent.
     """
     names: list[str] = []
     with os.scandir(directory) as scan:
@@ -98,17 +101,37 @@ def below(directory: int, path: str, depth: int, budget: Budget) -> Iterator[Fou
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue  # Gone since it was listed.
-        found = Found(name, directory, f"{path}/{shown(name)}", status)
-        yield found
-        if stat.S_ISDIR(status.st_mode) and depth > 1:
-            try:
-                inner = os.open(name, DIRECTORY, dir_fd=directory)
-            except OSError:
-                continue  # Gone, replaced, or not ours to read.
-            try:
-                yield from below(inner, found.path, min(depth, MAX_DEPTH) - 1, budget)
-            finally:
-                os.close(inner)
+        found, inside = _entered(
+            Found(name, directory, f"{path}/{shown(name)}", status), mounts, depth
+        )
+        try:
+            yield found
+            if inside is not None:
+                yield from below(inside, found.path, min(depth, MAX_DEPTH) - 1, budget, mounts)
+        finally:
+            if inside is not None:
+                os.close(inside)
+
+
+def _entered(found: Found, mounts: Mounts | None, depth: int) -> tuple[Found, int | None]:
+    """What to show, and a descriptor of what is in it if that is to be looked at.
+
+    A mount's link is shown as the directory that it stands for, unless that cannot be opened.
+    """
+    mode = found.status.st_mode
+    mount = mounts.at(found.path) if mounts is not None and stat.S_ISLNK(mode) else None
+    try:
+        if mount is not None and mount.is_at(found.name, found.directory):
+            inside = mount.open()
+            found = replace(found, status=os.fstat(inside))
+            if depth > 1:
+                return found, inside
+            os.close(inside)
+        elif stat.S_ISDIR(mode) and depth > 1:
+            return found, os.open(found.name, DIRECTORY, dir_fd=found.directory)
+    except OSError:
+        pass  # Gone, replaced, or not ours to read.
+    return found, None
 
 
 def open_regular(name: str, directory: int, flags: int) -> int:

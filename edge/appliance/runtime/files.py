@@ -31,6 +31,7 @@ from edge.appliance.runtime.interface import (
     FileTooLarge,
     NoSuchDirectory,
 )
+from edge.appliance.runtime.mounts import Mount, Mounts, check, make, remove
 from edge.appliance.runtime.paths import (
     DIRECTORY,
     WORKSPACE,
@@ -45,11 +46,16 @@ MAX_ENTRIES = 10_000
 
 
 class WorkTree:
-    """The directory ``root``, which exists, and everything below it; ``aside`` is made beside it."""
+    """The directory ``root``, which exists, and everything below it; ``aside`` is made beside it.
 
-    def __init__(self, root: Path) -> None:
+    ``name`` is the root's outside, as in `Paths`.
+    """
+
+    def __init__(self, root: Path, name: str = WORKSPACE) -> None:
         self.root = root
-        self.paths = Paths(root)
+        self.name = name
+        self.mounts = Mounts()
+        self.paths = Paths(root, self.mounts, name)
         self.aside = Aside(root.with_name("aside"))
 
     # --- Reading --------------------------------------------------------------------------------------
@@ -81,8 +87,8 @@ class WorkTree:
 
         with faults(path):
             entry, names = self.paths.walk(path, look, follow=False)
-        whole = _shown(names)
-        return replace(entry, name=whole.rpartition("/")[2], path=whole)
+        whole = self._shown(names)
+        return replace(entry, name=whole.rpartition("/")[2], path=whole or "/")
 
     def exists(self, path: str) -> bool:
         """Whether `info` would find something."""
@@ -98,7 +104,7 @@ class WorkTree:
         with faults(path):
             top, names = self._open_directory(path)
             try:
-                yield below(top, _shown(names), depth, budget)
+                yield below(top, self._shown(names), depth, budget, self.mounts)
             finally:
                 os.close(top)
 
@@ -158,7 +164,7 @@ class WorkTree:
 
     def publish(self, staged: Staged, path: str, mode: int | None = None) -> FileEntry:
         """Move what was received to its place; what is there then, behind any links."""
-        return self.info("/".join([WORKSPACE, *staged.publish(self.paths, path, mode)]))
+        return self.info("/".join([self.name, *staged.publish(self.paths, path, mode)]))
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those above it that are missing; one that exists is fine."""
@@ -199,7 +205,7 @@ class WorkTree:
                 self.aside.take(name, directory)
 
         with faults(path):
-            self.paths.walk(path, remove, follow=False)
+            self.paths.walk(path, remove, follow=False, taking=True)
 
     def rename(self, old: str, new: str) -> FileEntry:
         """Move a file, link or directory; one in its place is replaced as ``rename(2)`` does it.
@@ -220,7 +226,7 @@ class WorkTree:
                 self.paths.walk(new, to, follow=False)
 
         with faults(old):
-            self.paths.walk(old, move, follow=False)
+            self.paths.walk(old, move, follow=False, taking=True)
         return self.info(new)
 
     def set_permissions(self, path: str, mode: int) -> None:
@@ -237,15 +243,31 @@ class WorkTree:
         with faults(path):
             self.paths.walk(path, change)
 
+    # --- Mounts: see ``mounts.py`` ----------------------------------------------------------------------
+
+    def mount(self, mount: Mount) -> None:
+        """Make it part of the tree. Raises `VolumeLost`, `MountTaken` too."""
+        with faults(mount.path):
+            make(mount, self.mounts, self.paths)
+
+    def unmount(self, mount: Mount) -> None:
+        """What is mounted stays as it is; who has it open keeps it."""
+        with faults(mount.path):
+            remove(mount, self.mounts, self.paths)
+
+    def check(self, mount: Mount) -> None:
+        """Raises `VolumeLost`, `MountMissing`, `MountTaken`, and `FileDenied` where it cannot be written."""
+        with faults(mount.path):
+            check(mount, self.paths)
+
     def _open_directory(self, path: str) -> tuple[int, list[str]]:
         with faults(path):
             return self.paths.walk(path, lambda name, at: os.open(name, DIRECTORY, dir_fd=at))
 
-
-def _shown(names: list[str]) -> str:
-    return shown("/".join([WORKSPACE, *names]))
+    def _shown(self, names: list[str]) -> str:
+        return shown("/".join([self.name, *names]))
 
 
 def _not_root(*names: str) -> None:
     if "." in names:
-        raise FileFailed(f"{WORKSPACE} itself stays as it is.")
+        raise FileFailed("The top directory, and what is mounted, stay as they are.")

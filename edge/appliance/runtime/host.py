@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +15,11 @@ from edge.appliance.runtime.interface import (
     ExecResult,
     Logs,
     NoSuchSandbox,
+    PathEscape,
     ProcessInfo,
     RuntimeFault,
 )
+from edge.appliance.runtime.mounts import Mount
 from edge.appliance.runtime.paths import WORKSPACE
 from edge.appliance.runtime.sandbox import Sandbox
 from edge.appliance.runtime.staged import clear
@@ -66,19 +69,28 @@ class Runtime:
         await asyncio.gather(*(sandbox.end() for sandbox in self._sandboxes.values()))
         self._sandboxes.clear()
 
-    async def create(self, sandbox_id: str, *, envs: Mapping[str, str], cwd: str | None) -> None:
-        """Make the directory of a sandbox, and ``cwd`` in it; no process starts yet.
+    async def create(
+        self,
+        sandbox_id: str,
+        *,
+        envs: Mapping[str, str],
+        cwd: str | None,
+        mounts: Sequence[Mount] = (),
+        fill: Callable[[Path], Awaitable[object]] | None = None,
+    ) -> None:
+        """Make the directory of a sandbox, what ``fill`` puts in it, mounts, and ``cwd``; no process starts yet.
 
         ``envs`` and ``cwd`` are what its commands start with. Raises `PathEscape` for a ``cwd`` outside,
-        `RuntimeFault` for an id that is no file name or is taken.
+        `RuntimeFault` for an id that is no file name or is taken, what ``fill`` raises, and what `mount` does.
         """
         if _ID.fullmatch(sandbox_id) is None:
             raise RuntimeFault(f"{sandbox_id!r} cannot be the id of a sandbox.")
         folder = self._root / sandbox_id
         home = cwd or WORKSPACE
         sandbox = Sandbox(sandbox_id, folder, envs=envs, cwd=home, cgroups=self._cgroups)
+        tree = sandbox.tree
         try:
-            (folder / "workspace").mkdir(mode=0o700, parents=True)
+            tree.root.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             raise RuntimeFault(f"There is a sandbox {sandbox_id} already.") from None
         except OSError as error:
@@ -86,8 +98,19 @@ class Runtime:
                 f"The sandbox's directory cannot be made: {error.strerror}."
             ) from None
         try:
-            sandbox.tree.make_directory(home)
-        except RuntimeFault:
+            if fill is not None:
+                await fill(tree.root)
+            for mount in mounts:
+                await asyncio.to_thread(tree.mount, mount)
+            try:
+                tree.make_directory(home)
+            except PathEscape:
+                raise
+            except RuntimeFault:
+                # Of files that come from elsewhere: it was gone there, too, and commands will say so.
+                if fill is None:
+                    raise
+        except BaseException:
             await asyncio.to_thread(clear, folder)
             raise
         self._sandboxes[sandbox_id] = sandbox
@@ -164,13 +187,34 @@ class Runtime:
 
     async def files(self, sandbox_id: str, call: Callable[[WorkTree], T]) -> T:
         """What ``call`` does with the work tree, in a thread. Raises what it raises."""
-        return await asyncio.to_thread(call, self._sandbox(sandbox_id).tree)
+        sandbox = self._sandbox(sandbox_id)
+        async with sandbox.stillness.work():
+            return await asyncio.to_thread(call, sandbox.tree)
 
     async def search(self, sandbox_id: str, call: Callable[[WorkTree], T]) -> T:
         """The same for calls that may take long: few at a time, so that threads are left for others."""
-        tree = self._sandbox(sandbox_id).tree
-        async with self._searches:
-            return await asyncio.to_thread(call, tree)
+        sandbox = self._sandbox(sandbox_id)
+        async with self._searches, sandbox.stillness.work():
+            return await asyncio.to_thread(call, sandbox.tree)
+
+    @asynccontextmanager
+    async def still(self, sandbox_id: str) -> AsyncIterator[WorkTree]:
+        """Within, nothing changes in the work tree: processes are frozen, and calls for files or commands wait.
+
+        They do not notice more than that it took a while. Raises `FreezeFailed`; in what order with
+        `freeze`, `thaw` and `destroy` is the caller's matter.
+        """
+        sandbox = self._sandbox(sandbox_id)
+        async with sandbox.still():
+            yield sandbox.tree
+
+    def envs(self, sandbox_id: str) -> dict[str, str]:
+        """What its commands start with."""
+        return dict(self._sandbox(sandbox_id).envs)
+
+    def know(self, sandbox_id: str, mounts: Iterable[Mount]) -> None:
+        """These are mounted since an earlier run."""
+        self._sandbox(sandbox_id).tree.mounts.know(*mounts)
 
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""

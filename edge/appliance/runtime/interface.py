@@ -180,3 +180,15 @@ class DiskFull(RuntimeFault):
 
 class FileFailed(RuntimeFault):
     """The operating system refused for another reason, which the message names."""
+
+
+class VolumeLost(RuntimeFault):
+    """The directory that is to be mounted is not there."""
+
+
+class MountMissing(RuntimeFault):
+    """At a mount's place there is nothing any more."""
+
+
+class MountTaken(RuntimeFault):
+    """At a mount's place, or on the way to it, there is something else."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Never, TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar
 
 from edge.appliance.runtime.interface import (
     DiskFull,
@@ -29,6 +29,9 @@ from edge.appliance.runtime.interface import (
     PathEscape,
     RuntimeFault,
 )
+
+if TYPE_CHECKING:
+    from edge.appliance.runtime.mounts import Mounts
 
 WORKSPACE = "/workspace"
 MAX_LINKS = 40
@@ -56,11 +59,20 @@ T = TypeVar("T")
 
 
 class Paths:
-    """The directory ``root``, which exists, and the ways to what is below it. Every method blocks."""
+    """The directory ``root``, which exists, and the ways to what is below it. Every method blocks.
 
-    def __init__(self, root: Path) -> None:
+    ``mounts`` are part of it (``mounts.py``): directories below the root whose content is elsewhere.
+    ``name`` is the root's outside; it may be empty, and then every absolute path is below it.
+    """
+
+    def __init__(self, root: Path, mounts: Mounts | None = None, name: str = WORKSPACE) -> None:
         self._root = root
-        self._prefixes = (WORKSPACE, str(root), str(root.resolve()))
+        self._mounts = mounts
+        self._name = name or "/"
+        self._prefixes = [
+            [part for part in prefix.split("/") if part]
+            for prefix in (str(root), str(root.resolve()), name)
+        ]
 
     def walk(
         self,
@@ -69,30 +81,43 @@ class Paths:
         *,
         create: bool = False,
         follow: bool = True,
+        taking: bool = False,
+        mounted: bool = True,
     ) -> tuple[T, list[str]]:
         """Open ``path`` component by component; ``last(name, directory)`` acts on the last one.
 
         Gives what ``last`` gave, and the names that lead there without links. With ``create``, missing
         directories on the way are made. With ``follow``, the last component may be a link: ``last``
         has to refuse one with an OSError (see `refuse_link`) and is called again for its target; without,
-        ``last`` gets the link. The name of the root is ``.``. Raises OSError and `RuntimeFault`.
+        ``last`` gets the link. The name of the root is ``.``, and so is that of a mount. ``taking``
+        refuses what has a mount below it; without ``mounted`` there are none, only their links. Raises
+        OSError and `RuntimeFault`.
         """
         rest = self._components(path)
         links = 0
         with ExitStack() as opened:
             trail = [_open_in(opened, str(self._root), None)]
             names: list[str] = []
+            tops = {trail[0]}
             while rest:
                 name = rest.pop()
                 if name == "..":
                     if not names:
-                        raise PathEscape(f"{path} leads out of {WORKSPACE}.")
+                        raise PathEscape(f"{path} leads out of {self._name}.")
                     trail.pop()
                     names.pop()
                     continue
                 if len(names) > MAX_DEPTH:
                     raise FileFailed(f"{path} leads more than {MAX_DEPTH} directories deep.")
+                if mounted and (inner := self._mounted([*names, name], trail[-1])) is not None:
+                    opened.callback(os.close, inner)
+                    trail.append(inner)
+                    names.append(name)
+                    tops.add(inner)
+                    continue
                 if not rest and not follow:
+                    if taking:
+                        self._spare_mounts(path, [*names, name])
                     return last(name, trail[-1]), [*names, name]
                 try:
                     if not rest:
@@ -113,10 +138,22 @@ class Paths:
                         rest.append(name)
                     else:
                         raise
-            if follow or not names:
+            if follow or trail[-1] in tops:
                 return last(".", trail[-1]), names
             # The path ended in ``..``; what its name leads to by now is inside in any case.
             return last(names[-1], trail[-2]), names
+
+    def _mounted(self, names: list[str], directory: int) -> int | None:
+        """A descriptor of what is mounted at these names, the last of them in ``directory``."""
+        mounts = self._mounts
+        mount = mounts.at("/".join([WORKSPACE, *names])) if mounts is not None else None
+        if mount is None or not mount.is_at(names[-1], directory):
+            return None
+        return mount.open()
+
+    def _spare_mounts(self, path: str, names: list[str]) -> None:
+        if self._mounts is not None and self._mounts.below(names) is not None:
+            raise FileConflict(f"{path}: a volume is mounted there.")
 
     def _components(self, path: str, shown: str | None = None) -> list[str]:
         """The names in ``path``, the first one last, without ``.``; of an absolute path below the tree."""
@@ -125,11 +162,10 @@ class Paths:
         if path.startswith("/"):
             # A path as the API shows it may begin with several slashes or hold dots; so may a link.
             names = [name for name in path.split("/") if name not in ("", ".")]
-            for prefix in self._prefixes:
-                own = prefix.strip("/").split("/")
+            for own in self._prefixes:
                 if names[: len(own)] == own:
-                    return names[: len(own) - 1 : -1]
-            raise PathEscape(f"{shown or path} leads out of {WORKSPACE}.")
+                    return names[len(own) :][::-1]
+            raise PathEscape(f"{shown or path} leads out of {self._name}.")
         return [name for name in reversed(path.split("/")) if name not in ("", ".")]
 
 

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +31,7 @@ from edge.appliance.runtime.interface import (
 from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
+from edge.appliance.runtime.stillness import Stillness
 
 KEPT_ENDED = 32
 """How many ended background commands keep their logs."""
@@ -54,9 +55,10 @@ class Sandbox:
     ) -> None:
         self.folder = folder
         self.tree = WorkTree(folder / "workspace")
+        self.envs = dict(envs)
+        self.stillness = Stillness()
         self._id = sandbox_id
         self._cgroups = cgroups
-        self._envs = dict(envs)
         self._cwd = cwd
         self._frozen = False
         self._closed = False
@@ -69,6 +71,7 @@ class Sandbox:
 
     async def exec(self, command: Command) -> ExecResult:
         """See `Runtime.exec`."""
+        await self.stillness.passed()
         started, answer = self._start(command, waited_for=True)
         heads = started.output.heads
         assert heads is not None
@@ -127,6 +130,7 @@ class Sandbox:
 
     async def _begin(self, command: Command) -> Started:
         """Start a command that nobody has to wait for."""
+        await self.stillness.passed()
         started, answer = self._start(command, waited_for=False)
         try:
             started.pid = cast(int, await answer)
@@ -155,7 +159,7 @@ class Sandbox:
                 f"{MAX_COMMANDS} commands run or have left processes in the background; end some."
             )
         argv, text = argv_of(command)
-        env = environment(self._id, self.tree.root, self._envs | dict(command.envs))
+        env = environment(self._id, self.tree.root, self.envs | dict(command.envs))
         with ExitStack() as undo:
             cwd = self._open_cwd(command)
             undo.callback(os.close, cwd)
@@ -266,6 +270,30 @@ class Sandbox:
             await self._link.tell("thaw")
         self._frozen = False
         self._clocks(run=True)
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """See `Runtime.still`."""
+        async with self.stillness.still():
+            link = None if self._frozen else self._link
+            if link is None:
+                yield
+                return
+            self._clocks(run=False)
+            try:
+                await link.tell("freeze")
+                try:
+                    yield
+                finally:
+                    await self._go_on(link)
+            finally:
+                self._clocks(run=True)
+
+    async def _go_on(self, link: Link) -> None:
+        try:
+            await link.tell("thaw")
+        except SupervisorLost:
+            pass  # With it everything has ended; whoever asks next is told.
 
     def _clocks(self, *, run: bool) -> None:
         for started in self._started.values():

@@ -14,11 +14,12 @@ What Redis holds is a copy, and this is how far it is believed:
   rest on it, but on the control plane's comparison of incarnations.
 
 The rooms: ``layout`` (names, shards), ``scripts`` (what has to happen in one step), ``connect`` (single
-server, Sentinel, Cluster), ``changes`` (following them), ``lease``, ``port`` (the edge's side) and
-``publisher`` (the control plane's side).
+server, Sentinel, Cluster), ``changes`` (following them), ``lease``, ``port`` (the edge's side),
+``publisher`` and ``usage`` (the control plane's side).
 """
 
 from edge.state.redis.port import RedisStatePort
 from edge.state.redis.publisher import Publisher
+from edge.state.redis.usage import LeftUsage
 
-__all__ = ["Publisher", "RedisStatePort"]
+__all__ = ["LeftUsage", "Publisher", "RedisStatePort"]

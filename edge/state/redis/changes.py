@@ -13,8 +13,12 @@ another epoch                   the stream began anew (flushed, or another serve
 A heartbeat proves that we are caught up with the moment *we asked*, not with the moment we read the answer:
 a process that was stopped finds old answers in its sockets. And it takes a heartbeat of every shard.
 
-Positions do not outlive a connection. After a failover another server answers, whose stream may have the
-same numbers with other content; so a new beginning is at the streams' ends, and all is in doubt.
+Positions do not outlive a connection that is seen to break. After a failover another server answers, whose stream
+may have the same numbers with other content; so a new beginning is at the streams' ends, and all is in doubt. Where
+the client library changes over without a word (it does in a Cluster), the publisher's next heartbeat is in another
+epoch, for it does not add one to a stream that was begun on another server (`scripts.BEAT`).
+
+A doubt lasts until there has been a heartbeat of every shard after it.
 """
 
 from __future__ import annotations
@@ -61,6 +65,12 @@ class Shard:
         last_epoch, _, last = before.partition(b"-")
         return epoch == last_epoch and int(number) == int(last) + 1
 
+    def within(self, entry_id: bytes) -> bool:
+        """Whether this entry is of our epoch, and not before our position."""
+        epoch, _, number = entry_id.partition(b"-")
+        last_epoch, _, last = self.position.partition(b"-")
+        return epoch == last_epoch and number.isdigit() and int(number) >= int(last)
+
 
 class Changes:
     """The watch of one edge over Redis. ``clock`` gives monotonic seconds."""
@@ -72,12 +82,18 @@ class Changes:
         self._layout = layout
         self._clock = clock
         self._cursor = 0
+        self._shards: dict[str, Shard] = {}
         self.beaten_at: float | None = None
-        """When the last proof of being caught up was asked for."""
+        """When the last proof of being caught up was asked for; None while something is in doubt."""
+
+    def reached(self, stream: str, entry_id: bytes) -> bool:
+        """Whether a server whose newest entry is this one has all that was followed so far."""
+        shard = self._shards.get(stream)
+        return shard is not None and shard.within(entry_id)
 
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
-        shards: dict[str, Shard] = {}
+        self._shards = shards = {}
         try:
             for number in range(SHARDS):
                 name = self._layout.changes(number)
@@ -171,7 +187,13 @@ class Changes:
                 events.append(Change(self._step(), record))
         if gap:
             events.append(Resync(self._step()))
+            self._doubt()
         return events
+
+    def _doubt(self) -> None:
+        self.beaten_at = None
+        for shard in self._shards.values():
+            shard.beaten_at = None
 
     def _step(self) -> int:
         self._cursor += 1

@@ -9,7 +9,8 @@ key                                    type    content
 =====================================  ======  ============================================================
 ``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON
 ``P:{sNN}:grant:ID``                   hash    the same; expires a while after the grant
-``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; or ``b``, a heartbeat
+``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; ``b``, a heartbeat; ``n``, the first one
+``P:{sNN}:server``                     string  replication id of the server on which ``changes`` was begun
 ``P:{sNN}:lease:ID:INCARNATION``       string  who wakes the sandbox, or how its latest wake has ended
 ``P:{edges}:alive``                    zset    edges by the time (ms, of Redis) until which they count
 ``P:{usage}:batches``                  stream  ``u``: a usage batch that the control plane could not take
@@ -25,10 +26,12 @@ SHARDS = 16
 """Enough to spread over the nodes of any Cluster, few enough to read all of them at once."""
 KEPT_CHANGES = 10_000
 """Changes kept per shard; an edge that was away for longer doubts everything it knows."""
-KEPT_BATCHES = 10_000
-"""Usage batches kept for a control plane that is away."""
+KEPT_BATCHES = 1000
+"""Usage batches that wait for a control plane that is away, of 300 kB at most; edges keep the others."""
 MAX_RECORD = 16_384
 """Bytes of a record. One has a few hundred; what is longer is not read."""
+MAX_MEMBERS = 10_000
+"""Edges that are counted as alive at once."""
 
 
 def shard_of(record_id: str) -> int:
@@ -49,6 +52,10 @@ class Layout:
     def changes(self, shard: int) -> str:
         """The stream of one shard's changes."""
         return f"{self._shard(shard)}:changes"
+
+    def server(self, shard: int) -> str:
+        """On which server that stream was begun."""
+        return f"{self._shard(shard)}:server"
 
     def lease(self, sandbox_id: str, incarnation: int) -> str:
         """Who wakes a sandbox from this incarnation."""

@@ -22,7 +22,7 @@ from edge.state.port import (
 from edge.state.redis import scripts
 from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
-from edge.state.redis.layout import KEPT_BATCHES, MAX_RECORD, Layout
+from edge.state.redis.layout import KEPT_BATCHES, MAX_MEMBERS, MAX_RECORD, SHARDS, Layout, shard_of
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 
 BELIEVED = 1.5
@@ -55,7 +55,7 @@ class RedisStatePort:
         self._layout = Layout(settings.prefix)
         self._connection = Connection(settings)
         # Reading blocks, and must not take a connection from those who look something up.
-        self._following = Connection(settings)
+        self._following = Connection(settings, most=SHARDS + 1)
         self._changes = Changes(self._following, self._layout, clock=clock)
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
@@ -125,7 +125,11 @@ class RedisStatePort:
     async def _say_alive(self) -> float:
         try:
             await self._following.run(
-                scripts.JOIN, [self._layout.alive], self._edge_id, round(MEMBERSHIP * 1000)
+                scripts.JOIN,
+                [self._layout.alive],
+                self._edge_id,
+                round(MEMBERSHIP * 1000),
+                MAX_MEMBERS,
             )
         except RedisGone as gone:
             raise Unavailable(f"redis: {gone}") from None
@@ -136,14 +140,19 @@ class RedisStatePort:
         try:
             await self._control.report(batch)
         except Unavailable:
-            try:
-                fields = {"u": wire.usage_to_json(batch)}
-                await self._connection.add(self._layout.batches, fields, KEPT_BATCHES)
-            except RedisGone:
-                pass
-            else:
-                return
-            raise
+            if not await self._left(batch):
+                raise
+
+    async def _left(self, batch: UsageBatch) -> bool:
+        """Whether a batch waits in Redis now. Where too many do, it is the edge that keeps and merges it."""
+        stream = self._layout.batches
+        try:
+            if await self._connection.length(stream) >= KEPT_BATCHES:
+                return False
+            await self._connection.add(stream, {"u": wire.usage_to_json(batch)}, 2 * KEPT_BATCHES)
+        except RedisGone:
+            return False
+        return True
 
     async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
         """See `StatePort.ack`."""
@@ -166,9 +175,15 @@ class RedisStatePort:
         if not self._believed:
             return None
         try:
-            key = self._layout.record(kind, record_id)
-            found = await self._connection.run(scripts.READ, [key], MAX_RECORD)
-        except (RedisGone, UnicodeEncodeError):
+            changes = self._layout.changes(shard_of(record_id))
+            keys = [self._layout.record(kind, record_id), changes]
+            answer = await self._connection.look(scripts.READ, keys, MAX_RECORD)
+            newest, found = answer
+        except (RedisGone, UnicodeEncodeError, TypeError, ValueError):
+            return None
+        # Another connection than the one that is followed: it may have gone to another server, which
+        # a failover has made the primary, and which has not got what this edge has already heard of.
+        if not isinstance(newest, bytes) or not self._changes.reached(changes, newest):
             return None
         try:
             record = parse(found) if isinstance(found, bytes) else None

@@ -5,9 +5,13 @@ from Redis only while these come; so whatever is wrong here (Redis gone, this pr
 does not get empty) makes edges ask the control plane, and nothing worse.
 
 Redis may lose what it has taken: flushed, restarted without a disk, or failed over to a replica that had not
-heard the latest. The ids of changes show it (`_Shard.loses`), and so does a broken connection. Then the
-streams are begun anew, which makes every edge doubt what it knows, and all records are published again,
-*before* the next heartbeat.
+heard the latest. Nobody can be trusted to tell (redis-py looks for the new primary by itself), so every script
+compares: the stream has to be the one this publisher knows, as long as it was at least, and for a heartbeat on the
+server on which it was begun. Where it is not, the stream is begun anew, which makes every edge doubt what it knows,
+and all its records are published again, *before* the next heartbeat.
+
+Several publishers of one control plane may work side by side, given that each one's ``everything`` has what the
+others have published.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from edge.core.settings import RedisSettings
 from edge.state import wire
 from edge.state.redis import scripts
 from edge.state.redis.connect import Connection, RedisGone
-from edge.state.redis.layout import KEPT_CHANGES, SHARDS, Layout, shard_of
+from edge.state.redis.layout import KEPT_CHANGES, MAX_MEMBERS, SHARDS, Layout, shard_of
 
 BEAT = 0.3
 """Seconds between heartbeats."""
@@ -36,29 +40,33 @@ AFTERLIFE = 3600.0
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
 
-_ENTRY_ID = re.compile(rb"\d{1,18}-(\d{1,18})")
+LOST = b"lost"
+"""What a script says instead of an id, where the stream is not the one that is known."""
+
+_ENTRY_ID = re.compile(rb"(\d{1,18})-(\d{1,18})")
 
 Record = SandboxRecord | GrantRecord
 Log = Callable[..., None]
 
 
 class _Shard:
-    """What this publisher knows of one stream. ``least`` is what its next epoch has to be at least."""
+    """What this publisher knows of one stream: its newest entry."""
 
     def __init__(self) -> None:
-        self.least = 1
-        self._latest: tuple[int, int] | None = None
+        self.epoch, self.number = 0, 0
 
-    def begin(self) -> None:
-        """The stream begins anew, and so does what is known of it."""
-        self._latest = None
+    def begins(self, entry_id: bytes) -> bool:
+        """Take where the stream stands; whether it is another one than before."""
+        before = self.epoch
+        self.epoch, self.number = _parts(entry_id)
+        return self.epoch != before
 
-    def loses(self, entry_id: bytes) -> bool:
-        """Take the id of an entry of ours; True when others of ours must be missing before it."""
-        epoch, number = (int(part) for part in entry_id.split(b"-"))
-        before, self._latest = self._latest, (epoch, number)
-        self.least = max(self.least, epoch + 1)
-        return before is not None and not (epoch == before[0] and number > before[1])
+    def moves(self, entry_id: bytes) -> None:
+        """Take the id of an entry of ours. They may come in any order."""
+        epoch, number = _parts(entry_id)
+        if epoch != self.epoch:
+            raise RedisGone("an id of another epoch")
+        self.number = max(self.number, number)
 
 
 class Publisher:
@@ -105,31 +113,41 @@ class Publisher:
         while True:
             try:
                 await self._begin()
-                if told:
-                    self._log("redis_back")
-                delay, told = FIRST_DELAY, False
                 while True:
                     await self._flush()
                     if self._clock() >= self._due:
                         await self._beat()
+                        if told:
+                            self._log("redis_back")
+                        delay, told = FIRST_DELAY, False
                     await self._wait()
             except RedisGone as gone:
                 if not told:
                     told = True
                     self._log("redis_gone", reason=str(gone))
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(LAST_DELAY, delay * 2)
             except _Lost:
                 self._log("redis_lost_changes")
+            self._due = 0.0
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(LAST_DELAY, delay * 2)
 
     async def _begin(self) -> None:
-        """New epochs, and everything again: what Redis holds after a broken connection is anybody's guess."""
-        streams = [self._layout.changes(shard) for shard in range(SHARDS)]
-        await self._connection.run_all(scripts.RESET, [([stream], []) for stream in streams])
-        for shard in self._shards:
-            shard.begin()
-        for record in self._everything():
-            self._pending.setdefault((_kind(record), record.id), record)
+        """Find out where the streams stand, and publish everything again that is not known to be there."""
+        calls = [
+            ([self._layout.changes(at), self._layout.server(at)], [shard.epoch, shard.number])
+            for at, shard in enumerate(self._shards)
+        ]
+        ids = await self._connection.run_all(scripts.BEGIN, calls)
+        for entry_id in ids:
+            _parts(entry_id)
+        others = {
+            at
+            for at, (shard, entry_id) in enumerate(zip(self._shards, ids, strict=True))
+            if shard.begins(entry_id)
+        }
+        for record in self._everything() if others else ():
+            if shard_of(record.id) in others:
+                self._pending.setdefault((_kind(record), record.id), record)
 
     async def _flush(self) -> None:
         while self._pending:
@@ -139,28 +157,27 @@ class Publisher:
             ids = await self._connection.run_all(
                 scripts.PUBLISH, [self._call(record) for record in records]
             )
-            for key, record in zip(keys, records, strict=True):
+            if LOST in ids:
+                raise _Lost
+            for key, record, entry_id in zip(keys, records, ids, strict=True):
+                if entry_id is not None:
+                    self._shards[shard_of(record.id)].moves(entry_id)
                 if self._pending.get(key) is record:
                     del self._pending[key]
-            # In order, whatever order they were answered in.
-            written = [
-                (shard_of(record.id), _number(entry_id), entry_id)
-                for record, entry_id in zip(records, ids, strict=True)
-                if entry_id is not None
-            ]
-            for shard, _, entry_id in sorted(written):
-                self._note(shard, entry_id)
 
     def _call(self, record: Record) -> tuple[list[str], list[str | bytes | int]]:
-        kind, shard = _kind(record), shard_of(record.id)
+        kind, at = _kind(record), shard_of(record.id)
+        shard = self._shards[at]
         text = (
             wire.sandbox_to_json(record)
             if isinstance(record, SandboxRecord)
             else wire.grant_to_json(record)
         )
-        keys = [self._layout.record(kind, record.id), self._layout.changes(shard)]
-        least = self._shards[shard].least
-        return keys, [kind, record.version, text, self._lifetime(record), KEPT_CHANGES, least]
+        keys = [self._layout.record(kind, record.id), self._layout.changes(at)]
+        lifetime = self._lifetime(record)
+        return keys, [
+            kind, record.version, text, lifetime, KEPT_CHANGES, shard.epoch, shard.number,
+        ]  # fmt: skip
 
     def _lifetime(self, record: Record) -> int:
         """Milliseconds a record stays in Redis; 0 = until it is replaced."""
@@ -170,21 +187,21 @@ class Publisher:
 
     async def _beat(self) -> None:
         # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
-        alive = await self._connection.run(scripts.MEMBERS, [self._layout.alive])
+        alive = await self._connection.look(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
         self.members = frozenset(name.decode("utf-8", "replace") for name in alive)
         calls = [
-            ([self._layout.changes(number)], [KEPT_CHANGES, shard.least])
-            for number, shard in enumerate(self._shards)
+            (
+                [self._layout.changes(at), self._layout.server(at)],
+                [KEPT_CHANGES, shard.epoch, shard.number],
+            )
+            for at, shard in enumerate(self._shards)
         ]
         ids = await self._connection.run_all(scripts.BEAT, calls)
-        for number, entry_id in enumerate(ids):
-            _number(entry_id)
-            self._note(number, entry_id)
-        self._due = self._clock() + BEAT
-
-    def _note(self, shard: int, entry_id: bytes) -> None:
-        if self._shards[shard].loses(entry_id):
+        if LOST in ids:
             raise _Lost
+        for shard, entry_id in zip(self._shards, ids, strict=True):
+            shard.moves(entry_id)
+        self._due = self._clock() + BEAT
 
     async def _wait(self) -> None:
         if self._pending:
@@ -199,12 +216,12 @@ class _Lost(Exception):
     """Redis no longer has what it had."""
 
 
-def _number(entry_id: object) -> int:
-    """The number in the id of an entry. Raises `RedisGone` for what is none."""
+def _parts(entry_id: object) -> tuple[int, int]:
+    """Epoch and number in the id of an entry. Raises `RedisGone` for what is none."""
     found = _ENTRY_ID.fullmatch(entry_id) if isinstance(entry_id, bytes) else None
     if found is None:
         raise RedisGone("an id of an impossible shape")
-    return int(found[1])
+    return int(found[1]), int(found[2])
 
 
 def _kind(record: Record) -> str:

@@ -4,56 +4,93 @@ Sent as text with each call (EVAL), not by digest: the server caches it all the 
 "NOSCRIPT" to handle after a restart or a failover.
 
 The id of a change is ``epoch-n``. The epoch is the server's time when the stream began, ``n`` grows by one: so
-a reader sees a gap as a gap, and a stream that was flushed and begun anew as another one.
+a reader sees a gap as a gap, and a stream that was begun anew as another one.
+
+A publisher adds to a stream only while that is the one it knows: the same epoch, and as long as it was at least. A
+heartbeat asks more, that it is on the server on which it was begun (by its replication id, which changes with a
+failover and a restart). So a replica that was promoted without having heard the latest gets no heartbeat, even when
+the client library has changed over to it without a word. Keys that hold something else entirely are replaced.
 """
 
 from __future__ import annotations
 
-_NEXT = """
-local function epoch(stream, least)
-  if redis.call('EXISTS', stream) == 0 then
-    local now = redis.call('TIME')
-    return string.format('%d', math.max(least, now[1] * 1000 + math.floor(now[2] / 1000)))
-  end
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for at = 1, #info, 2 do
-    if info[at] == 'last-generated-id' then return string.match(info[at + 1], '^%d+') end
-  end
+_LAST = """
+local function last(stream)
+  local found = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+  if found.err or not found[1] then return nil end
+  return found[1][1], string.match(found[1][1], '^(%d+)-(%d+)$')
+end
+local function here()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
+local function stands(stream, epoch, number)
+  local id, e, n = last(stream)
+  return id and e == epoch and tonumber(n) >= tonumber(number)
 end
 """
 
-PUBLISH = (
-    _NEXT
+BEGIN = (
+    _LAST
     + """
-local held = redis.call('HGET', KEYS[1], 'v')
-if held and tonumber(held) >= tonumber(ARGV[2]) then return false end
+local id, e, n = last(KEYS[1])
+if id and (tonumber(e) >= 9e15 or tonumber(n) >= 9e15) then id = nil end
+local server = redis.pcall('GET', KEYS[2])
+if id and server == here() then
+  local epoch = tonumber(ARGV[1])
+  if tonumber(e) > epoch or (tonumber(e) == epoch and tonumber(n) >= tonumber(ARGV[2])) then return id end
+end
+local now = redis.call('TIME')
+local epoch = math.max(tonumber(ARGV[1]) + 1, now[1] * 1000 + math.floor(now[2] / 1000))
+if id then epoch = math.max(epoch, tonumber(e) + 1) end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], here())
+return redis.call('XADD', KEYS[1], string.format('%d-0', epoch), 'n', '')
+"""
+)
+"""KEYS: changes, server. ARGV: epoch and number of the newest entry that is known (0, 0 for none).
+
+The id of the stream's newest entry. Where something may have been lost that stream is a new one; where nothing was,
+and where another publisher has begun it anew since, it is the one that is there."""
+
+PUBLISH = (
+    _LAST
+    + """
+if not stands(KEYS[2], ARGV[6], ARGV[7]) then return 'lost' end
+local held = redis.pcall('HGET', KEYS[1], 'v')
+if type(held) == 'table' then redis.call('DEL', KEYS[1]) held = false end
+if held and (tonumber(held) or -1) >= tonumber(ARGV[2]) then return false end
 redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3])
 if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], epoch(KEYS[2], tonumber(ARGV[6])) .. '-*', 'k', ARGV[1], 'r', ARGV[3])
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[6] .. '-*', 'k', ARGV[1], 'r', ARGV[3])
 """
 )
-"""KEYS: record, changes. ARGV: kind, version, record, lifetime in ms (0: for ever), changes to keep, least epoch.
+"""KEYS: record, changes. ARGV: kind, version, record, lifetime in ms (0: for ever), changes to keep, epoch and number
+of the newest entry that is known.
 
-The id of the change; nil when what is held is as new."""
+The id of the change; nil when what is held is as new; ``lost`` when the stream is not the one that is known."""
 
 BEAT = (
-    _NEXT
+    _LAST
     + """
-return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], epoch(KEYS[1], tonumber(ARGV[2])) .. '-*', 'b', '')
+if not stands(KEYS[1], ARGV[2], ARGV[3]) or redis.pcall('GET', KEYS[2]) ~= here() then return 'lost' end
+return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], ARGV[2] .. '-*', 'b', '')
 """
 )
-"""KEYS: changes. ARGV: changes to keep, least epoch of a stream that begins. The id of the heartbeat."""
+"""KEYS: changes, server. ARGV: changes to keep, epoch and number of the newest entry that is known.
 
-RESET = """
-return redis.call('DEL', KEYS[1])
-"""
-"""KEYS: changes. The next change begins another epoch."""
+The id of the heartbeat; ``lost`` when the stream is not the one that is known, or on another server."""
 
-READ = """
-if redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) then return false end
-return redis.call('HGET', KEYS[1], 'r')
+READ = (
+    _LAST
+    + """
+local id = last(KEYS[2]) or false
+if redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) then return {id, false} end
+return {id, redis.call('HGET', KEYS[1], 'r')}
 """
-"""KEYS: record. ARGV: most bytes. The record; nil for none, or one too long."""
+)
+"""KEYS: record, changes. ARGV: most bytes. The id of the newest change, and the record; nil for none, or one too long.
+
+Why the id: this may be another server than the one whose changes are followed."""
 
 TAKE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
@@ -78,14 +115,19 @@ return 1
 JOIN = """
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - 60000)
+redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 return 1
 """
-"""KEYS: alive. ARGV: the edge's name, for how many ms it counts. By the server's clock, the only one in common."""
+"""KEYS: alive. ARGV: the edge's name, for how many ms it counts, how many are kept.
+
+By the server's clock, the only one in common."""
 
 MEMBERS = """
 local now = redis.call('TIME')
-return redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
+if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return {} end
+return redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf', 'LIMIT', 0, ARGV[1])
 """
-"""KEYS: alive. The names of the edges that are."""
+"""KEYS: alive. ARGV: how many at most. The names of the edges that are."""

@@ -257,7 +257,7 @@ async def test_only_creates_use_a_pool(service: Service) -> None:
     [
         {"envs": {"A": "1"}},
         {"cwd": "/workspace"},
-        {"volumes": [{"ref": "x"}]},
+        {"volumes": [{"ref": "x", "mount_path": "/workspace/x"}]},
         {"desktop": {"dpi": 96}},
         {"network": {"allow_public_traffic": False}},
         {"internet_access": False},

@@ -25,7 +25,7 @@ async def test_a_life(service: Service) -> None:
     assert (await service.api("GET", path))[1] == made
     status, snapshot = await service.api("POST", f"{path}/hibernate")
     assert status == 200
-    assert snapshot.keys() == {"id", "sandbox_id", "size_bytes", "created_at"}
+    assert snapshot.keys() == {"id", "sandbox_id", "size_bytes", "created_at", "metadata"}
     paused = (await service.api("GET", path))[1]
     assert (paused["status"], paused["snapshot_id"]) == ("paused", snapshot["id"])
     assert paused["timeout_at"] is None
@@ -65,8 +65,8 @@ async def test_unknown_ids(service: Service, name: str) -> None:
         ({"auto_resume": True}, 400, "invalid_request"),
         ({"cwd": "../out"}, 400, "invalid_request"),
         ({"cwd": "/etc"}, 400, "invalid_request"),
-        ({"snapshot_id": "snap_1"}, 501, "not_implemented"),
-        ({"volumes": [{"ref": "x"}]}, 501, "not_implemented"),
+        ({"snapshot_id": "snap_1"}, 404, "snapshot_not_found"),
+        ({"volumes": [{"ref": "x"}]}, 400, "invalid_request"),
         ({"desktop": {"dpi": 96}}, 501, "not_implemented"),
         ({"internet_access": False}, 501, "not_implemented"),
         ({"network": {"deny_out": ["0.0.0.0/0"]}}, 501, "not_implemented"),

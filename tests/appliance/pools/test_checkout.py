@@ -14,7 +14,7 @@ from edge.appliance.pools.checkout import COLD, checked_out, mismatches, unpoola
     ("said", "fields"),
     [
         ({"envs": {"A": "1"}}, ["envs"]),
-        ({"volumes": [{}]}, ["volumes"]),
+        ({"volumes": [{"ref": "x", "mount_path": "/workspace/x"}]}, ["volumes"]),
         ({"cwd": "/workspace"}, ["cwd"]),
         ({"desktop": {}}, ["desktop"]),
         ({"network": {"allow_public_traffic": False}}, ["network"]),

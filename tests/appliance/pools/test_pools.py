@@ -129,10 +129,12 @@ def test_what_does_not_fit_goes_cold_or_is_refused(
 
 def test_what_no_pool_could_serve_is_refused_first() -> None:
     """Whatever else is wrong with the create; only where it requires one."""
-    refuse_unpoolable(create("p", "prefer", volumes=[{}]))
+    refuse_unpoolable(create("p", "prefer", volumes=[{"ref": "v", "mount_path": "/workspace/v"}]))
     refuse_unpoolable(create("p", "require"))
     with pytest.raises(ApiError, match="warm_pool_unavailable"):
-        refuse_unpoolable(create("p", "require", volumes=[{}]))
+        refuse_unpoolable(
+            create("p", "require", volumes=[{"ref": "v", "mount_path": "/workspace/v"}])
+        )
 
 
 def test_a_client_that_left_while_it_waited_gets_nothing() -> None:

@@ -18,7 +18,10 @@ from edge.appliance.runtime import (
     PathEscape,
     Runtime,
     RuntimeFault,
+    SandboxFrozen,
+    VolumeLost,
 )
+from edge.appliance.runtime.mounts import Mount
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -231,3 +234,66 @@ async def test_files_of_an_earlier_run_are_taken_over(root: Path) -> None:
     for name in ("sb_kept00001", "sb_lost00001"):
         await after.destroy(name)
     assert list(root.iterdir()) == []
+
+
+@LINUX
+async def test_a_family_stands_still_for_a_while(
+    runtime: Runtime, sandbox: str, root: Path
+) -> None:
+    """Nobody moves in between, calls wait for the end of it, and everybody goes on then."""
+    family = await Family.start(runtime, sandbox, root)
+    async with runtime.still(sandbox) as tree:
+        before = family.beats()
+        assert tree.root == family.tree
+        waiting = [
+            asyncio.create_task(runtime.exec(sandbox, Command(argv=["true"]))),
+            asyncio.create_task(runtime.spawn(sandbox, Command(argv=["true"]))),
+            asyncio.create_task(runtime.files(sandbox, lambda tree: tree.write("late", b""))),
+            asyncio.create_task(runtime.search(sandbox, lambda tree: tree.exists("late"))),
+        ]
+        await runtime.create("sb_witness2", envs={}, cwd=None)
+        for _ in range(3):
+            await runtime.exec("sb_witness2", Command(argv=["true"]))
+        assert family.beats() == before and not any(task.done() for task in waiting)
+    await asyncio.gather(*waiting)
+    await family.moved_on(before)
+
+
+async def test_a_frozen_one_is_still_and_stays_frozen(runtime: Runtime, sandbox: str) -> None:
+    """And one without processes is, too."""
+    async with runtime.still(sandbox):
+        pass
+    await runtime.spawn(sandbox, Command(argv=["sleep", "600"]))
+    await runtime.freeze(sandbox)
+    async with runtime.still(sandbox):
+        pass
+    with pytest.raises(SandboxFrozen):
+        await runtime.exec(sandbox, Command(argv=["true"]))
+
+
+async def test_what_fills_a_place_may_fail(runtime: Runtime, root: Path, tmp_path: Path) -> None:
+    """Files and mounts are there before the first command, or there is no place."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+
+    async def fill(tree: Path) -> None:
+        (tree / "file").write_text("file")
+
+    async def fail(tree: Path) -> None:
+        (tree / "file").write_text("file")
+        raise ZeroDivisionError
+
+    mounts = [Mount(("v",), volume)]
+    made = {"envs": {}, "cwd": "/workspace/v/in", "mounts": mounts, "fill": fill}
+    await runtime.create("sb_filled", **made)
+    result = await runtime.exec("sb_filled", Command(shell="cat $HOME/file; pwd"))
+    assert result.stdout == f"file{volume}/in\n".encode()
+    with pytest.raises(ZeroDivisionError):
+        await runtime.create("sb_failed", **(made | {"fill": fail}))
+    with pytest.raises(VolumeLost):
+        await runtime.create("sb_failed", **(made | {"mounts": [Mount(("v",), root / "none")]}))
+    assert sorted(path.name for path in root.iterdir()) == ["sb_filled"]
+    # A working directory that the files have made something else is only told by commands.
+    await runtime.create("sb_other", envs={}, cwd="/workspace/file", fill=fill)
+    with pytest.raises(RuntimeFault):
+        await runtime.exec("sb_other", Command(argv=["true"]))

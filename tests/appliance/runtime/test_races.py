@@ -16,11 +16,13 @@ from families import open_descriptors
 
 from edge.appliance.runtime import RuntimeFault
 from edge.appliance.runtime.files import WorkTree
+from edge.appliance.runtime.mounts import Mount
 from edge.appliance.runtime.search import find, replace, search
 from edge.appliance.runtime.watch import look
 
 SECRET = b"what is the outside's own"
 INSIDE = b"inside"
+SEATS = ("seat", "above/seat")
 ROUNDS = 150
 """Rounds at least; more until both faces of the swap were met."""
 
@@ -55,19 +57,26 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def calm(tmp_path: Path, outside: Path) -> WorkTree:
-    """A tree with three pairs to swap."""
+@pytest.fixture(params=["directories", "volumes"])
+def calm(tmp_path: Path, outside: Path, request: pytest.FixtureRequest) -> WorkTree:
+    """A tree with three pairs to swap: the seats are directories, or links that are mounts."""
     root = tmp_path / "workspace"
-    for seat in ("seat", "above/seat"):
-        (root / seat / "below").mkdir(parents=True)
-        (root / seat / "secret").write_bytes(INSIDE)
-        (root / seat / "below" / "secret").write_bytes(INSIDE)
+    tree = WorkTree(root)
+    (root / "above").mkdir(parents=True)
+    for number, seat in enumerate(SEATS):
+        folder = root / seat
+        if request.param == "volumes":
+            folder = tmp_path / "volumes" / str(number)
+            folder.mkdir(parents=True)
+            tree.mount(Mount(tuple(seat.split("/")), folder))
+        (folder / "below").mkdir(parents=True)
+        (folder / "secret").write_bytes(INSIDE)
+        (folder / "below" / "secret").write_bytes(INSIDE)
     (root / "entry").write_bytes(INSIDE)
     (root / "to-outside").symlink_to(outside)
     (root / "to-above").symlink_to("../../outside")
     (root / "to-secret").symlink_to("../outside/secret")
-    return WorkTree(root)
+    return tree
 
 
 @pytest.fixture
@@ -90,7 +99,6 @@ def _picture(folder: Path) -> list[tuple[object, ...]]:
     )
 
 
-SEATS = ("seat", "above/seat")
 CALLS: dict[str, Callable[[WorkTree, int], object]] = {
     "read": lambda tree, n: tree.read(f"{SEATS[n % 2]}/secret", 100),
     "read deeper": lambda tree, n: tree.read(f"{SEATS[n % 2]}/below/secret", 100),

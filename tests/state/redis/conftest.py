@@ -1,10 +1,10 @@
-"""A real Valkey for each test, and a control plane and edges beside it."""
+"""A real Valkey for each test, single, with Sentinels or as a Cluster, and a control plane and edges beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -13,8 +13,12 @@ import pytest
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state.port import Change, Heartbeat, ResumeRefused, Unavailable, UsageBatch, WatchEvent
-from edge.state.redis import Publisher, RedisStatePort
+from edge.state.redis import Publisher, RedisStatePort, changes, publisher
+from tests.state.redis.sets import ClusterSet, SentinelSet
 from tests.state.redis.valkey import Valkey
+
+Servers = Valkey | SentinelSet | ClusterSet
+KINDS = {"single": Valkey, "sentinel": SentinelSet, "cluster": ClusterSet}
 
 
 @pytest.fixture
@@ -22,6 +26,34 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
     """A server of the test's own."""
     async with Valkey(tmp_path) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Servers]]:
+    """What has been started of each kind. A Cluster takes two seconds, so tests share it."""
+    made = {kind: make(tmp_path_factory.mktemp(kind)) for kind, make in KINDS.items()}
+    yield made
+    for servers in made.values():
+        servers.end()
+
+
+@pytest.fixture(params=KINDS)
+async def servers(request: pytest.FixtureRequest, standing: dict[str, Servers]) -> Servers:
+    """Empty servers of each kind, one kind after the other. They are other tests' as well: fail none over."""
+    made = standing[request.param]
+    await made.clean()
+    return made
+
+
+only_single = pytest.mark.parametrize("servers", ["single"], indirect=True)
+"""For what has nothing to do with the kind."""
+
+
+@pytest.fixture(autouse=True)
+def quick_hearts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come faster, and their absence is seen sooner: that is what most tests wait for."""
+    monkeypatch.setattr(publisher, "BEAT", 0.1)
+    monkeypatch.setattr(changes, "SILENCE", 1.5)
 
 
 class Control:
@@ -183,9 +215,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(valkey: Valkey) -> AsyncIterator[Fleet]:
-    """A fleet over a single server, publishing."""
+async def fleet(servers: Servers) -> AsyncIterator[Fleet]:
+    """A fleet over servers of each kind, publishing."""
     async with AsyncExitStack() as stack:
-        made = Fleet(RedisSettings(url=valkey.url), stack)
+        made = Fleet(servers.settings, stack)
         made.start()
         yield made

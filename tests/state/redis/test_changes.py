@@ -24,6 +24,7 @@ from tests.state.redis.valkey import Valkey
 BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
 LAYOUT = Layout("edge")
 STREAM = LAYOUT.changes(shard_of(BOX.id))
+SERVER = {LAYOUT.changes(number): LAYOUT.server(number) for number in range(SHARDS)}
 STREAMS = [LAYOUT.changes(number) for number in range(SHARDS)]
 
 
@@ -64,14 +65,20 @@ class Following:
         """A heartbeat of every shard, or of these."""
         pipeline = self.client.pipeline(transaction=True)
         for stream in streams or STREAMS:
-            pipeline.eval(scripts.BEAT, 1, stream, 1000, 1)
+            pipeline.eval(scripts.BEAT, 2, stream, SERVER[stream], 1000, *await self.known(stream))
         await pipeline.execute()
+
+    async def known(self, stream: str) -> list[bytes]:
+        """Epoch and number of the newest entry; the stream is begun if it is not there."""
+        entry_id = await self.client.eval(scripts.BEGIN, 2, stream, SERVER[stream], 0, 0)
+        return entry_id.split(b"-")
 
     async def publish(self, record: SandboxRecord) -> bytes:
         """A change, as the publisher makes it."""
+        stream = LAYOUT.changes(shard_of(record.id))
         return await self.client.eval(
-            scripts.PUBLISH, 2, LAYOUT.record("sandbox", record.id), LAYOUT.changes(shard_of(record.id)),
-            "sandbox", record.version, wire.sandbox_to_json(record), 0, 1000, 1,
+            scripts.PUBLISH, 2, LAYOUT.record("sandbox", record.id), stream,
+            "sandbox", record.version, wire.sandbox_to_json(record), 0, 1000, *await self.known(stream),
         )  # fmt: skip
 
 
@@ -113,21 +120,53 @@ async def test_a_gap_is_a_doubt(valkey: Valkey, how: str) -> None:
             case "trimmed":
                 pipeline.xadd(STREAM, {"b": ""}, id=await _next(following))
                 pipeline.xtrim(STREAM, maxlen=0, approximate=False)
+                pipeline.xadd(STREAM, {"b": ""}, id=await _next(following, 2))
             case "begun anew":
                 pipeline.delete(STREAM)
+                pipeline.eval(scripts.BEGIN, 2, STREAM, SERVER[STREAM], 0, 0)
             case _:
                 pipeline.xadd(STREAM, {"k": "sandbox", "r": "{}"}, id=await _next(following))
-        pipeline.eval(scripts.BEAT, 1, STREAM, 1000, 1)
         reading = asyncio.ensure_future(following.until(Resync))
         await asyncio.sleep(0)
         await pipeline.execute()
         await reading
 
 
-async def _next(following: Following) -> str:
+async def _next(following: Following, after: int = 1) -> str:
     """The id an entry would get."""
     epoch, number = (await following.connection.last(STREAM)).split(b"-")
-    return f"{int(epoch)}-{int(number) + 1}"
+    return f"{int(epoch)}-{int(number) + after}"
+
+
+async def test_a_doubt_ends_with_a_heartbeat_of_every_shard(valkey: Valkey) -> None:
+    """Those from before it count no more: until then no server is known to have everything."""
+    async with Following(valkey) as following:
+        reading = asyncio.ensure_future(following.until(Heartbeat))
+        await following.beat()
+        await reading
+        last = await following.connection.last(STREAM)
+        assert following.changes.beaten_at is not None and following.changes.reached(STREAM, last)
+        await following.beat(*STREAMS[1:])
+        reading = asyncio.ensure_future(following.until(Resync))
+        await following.client.delete(STREAM)
+        await following.known(STREAM)
+        await reading
+        assert following.changes.beaten_at is None and not following.changes.reached(STREAM, last)
+        await following.beat(*STREAMS[1:])
+        reading = asyncio.ensure_future(following.next())
+        done, _ = await asyncio.wait([reading], timeout=0.2)
+        assert not done and following.changes.beaten_at is None
+        await following.beat()
+        assert isinstance(await reading, Heartbeat)
+
+
+@pytest.mark.parametrize(
+    ("newest", "reached"),
+    [(b"7-4", True), (b"7-10", True), (b"7-3", False), (b"8-9", False), (b"7-", False), (b"x", False)],
+)  # fmt: skip
+def test_another_server_has_to_have_it_all(newest: bytes, reached: bool) -> None:
+    """The same epoch, and as far as we are at least."""
+    assert Shard(b"7-4").within(newest) is reached
 
 
 async def test_an_old_answer_proves_nothing(valkey: Valkey) -> None:

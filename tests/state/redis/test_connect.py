@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -58,10 +57,10 @@ async def test_a_server_that_hangs(valkey: Valkey, connect) -> None:
     """Given up after the timeout; when it is back, so is everything else."""
     connection = connect(valkey.url, timeout=0.2)
     await connection.run(PING, [])
-    valkey.signal(signal.SIGSTOP)
+    valkey.freeze()
     with pytest.raises(RedisGone, match="no answer within"):
         await connection.run(PING, [])
-    valkey.signal(signal.SIGCONT)
+    valkey.thaw()
     async with asyncio.timeout(20):
         while True:
             try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from dataclasses import replace
 
 import pytest
+from pydantic import SecretStr
 
 from edge.core.records import SandboxRecord, State
+from edge.core.settings import RedisSettings
 from edge.state import wire
 from edge.state.port import (
     Heartbeat,
@@ -21,8 +22,7 @@ from edge.state.port import (
 )
 from edge.state.redis import RedisStatePort
 from edge.state.redis.layout import MAX_RECORD, Layout
-from tests.state.redis.conftest import Fleet
-from tests.state.redis.valkey import Valkey
+from tests.state.redis.conftest import Fleet, Servers, only_single
 
 BOX = SandboxRecord("sb_aaaaaaaa", State.PAUSED, 1, 1, auto_resume=True)
 KEY = Layout("edge").record("sandbox", BOX.id)
@@ -53,6 +53,7 @@ async def test_a_miss_is_asked_about(fleet: Fleet) -> None:
     assert fleet.control.asked == ["sb_late0000", "sb_never000", "pvg_never"]
 
 
+@only_single
 async def test_before_the_first_heartbeat_redis_is_not_believed(fleet: Fleet) -> None:
     """A record there may be of yesterday."""
     fleet.put(BOX)
@@ -63,25 +64,27 @@ async def test_before_the_first_heartbeat_redis_is_not_believed(fleet: Fleet) ->
     assert fleet.control.asked == [BOX.id]
 
 
+@only_single
 @pytest.mark.parametrize(
     "nonsense",
     [b"", b"{}", b"\xff\xfe", b"[" * 5000, wire.sandbox_to_json(replace(BOX, id="sb_other000"))],
 )
-async def test_nonsense_in_a_record(fleet: Fleet, valkey: Valkey, nonsense: bytes) -> None:
+async def test_nonsense_in_a_record(fleet: Fleet, servers: Servers, nonsense: bytes) -> None:
     """The control plane is asked."""
     fleet.put(BOX)
     edge = await fleet.edge()
-    async with valkey.client() as client:
+    async with servers.client() as client:
         await client.hset(KEY, "r", nonsense)
     assert await edge.port.sandbox(BOX.id) == BOX
     assert fleet.control.asked == [BOX.id]
 
 
-async def test_a_key_of_another_type_or_size(fleet: Fleet, valkey: Valkey) -> None:
+@only_single
+async def test_a_key_of_another_type_or_size(fleet: Fleet, servers: Servers) -> None:
     """The same, and no megabytes are read."""
     fleet.put(BOX)
     edge = await fleet.edge()
-    async with valkey.client() as client:
+    async with servers.client() as client:
         await client.hset(KEY, "r", b" " * MAX_RECORD + wire.sandbox_to_json(BOX))
         assert await edge.port.sandbox(BOX.id) == BOX
         await client.set(KEY, "x")
@@ -89,17 +92,17 @@ async def test_a_key_of_another_type_or_size(fleet: Fleet, valkey: Valkey) -> No
     assert fleet.control.asked == [BOX.id] * 2
 
 
-async def test_redis_gone_slow_and_back(fleet: Fleet, valkey: Valkey) -> None:
+async def test_redis_gone_slow_and_back(fleet: Fleet, servers: Servers) -> None:
     """The control plane is asked meanwhile; afterwards Redis again, when everything is there again."""
     fleet.put(BOX)
     edge = await fleet.edge()
-    valkey.signal(signal.SIGSTOP)
+    servers.freeze()
     assert await edge.port.sandbox(BOX.id) == BOX
     assert fleet.control.asked == [BOX.id]
-    valkey.kill()
+    servers.kill()
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.until(lambda: edge.failures > 0)
-    await valkey.start()
+    await servers.start()
     asked, told = len(fleet.control.asked), len(edge.events)
     await edge.until(lambda: isinstance(edge.latest, Heartbeat) and len(edge.events) > told)
     assert any(isinstance(event, Resync) for event in edge.events[told:])
@@ -108,7 +111,8 @@ async def test_redis_gone_slow_and_back(fleet: Fleet, valkey: Valkey) -> None:
     assert "redis_gone" in fleet.told and "redis_back" in fleet.told
 
 
-async def test_no_heartbeat_no_belief(fleet: Fleet, valkey: Valkey) -> None:
+@only_single
+async def test_no_heartbeat_no_belief(fleet: Fleet, servers: Servers) -> None:
     """With the publisher stopped, what Redis holds grows old; it is not served as news."""
     fleet.put(BOX)
     edge = await fleet.edge()
@@ -136,6 +140,7 @@ async def test_of_many_edges_one_asks(fleet: Fleet) -> None:
     assert fleet.control.resumed == [BOX.id]
 
 
+@only_single
 async def test_a_refusal_is_told_to_all(fleet: Fleet) -> None:
     """One attempt fails them all."""
     fleet.put(BOX)
@@ -161,7 +166,8 @@ async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
             await asyncio.sleep(0.01)
     # It dies without a word: neither renews nor gives back.
     await leader.port._connection.close()
-    leader.port._connection._url = "redis://127.0.0.1:1/0"
+    leader.port._connection._settings = dead = RedisSettings(url=SecretStr("redis://127.0.0.1:1"))
+    leader.port._connection._url = dead.url.get_secret_value()
     following = loop.create_task(follower.port.resume(BOX.id, 1, "preview", 20))
     async with asyncio.timeout(20):
         while len(fleet.control.resumed) < 2:  # noqa: ASYNC110 - the control plane has no event
@@ -170,22 +176,23 @@ async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
     assert (await following).incarnation == (await leading).incarnation == 2
 
 
-async def test_waiting_for_others_ends(fleet: Fleet, valkey: Valkey) -> None:
+@only_single
+async def test_waiting_for_others_ends(fleet: Fleet, servers: Servers) -> None:
     """A lease that somebody holds for ever does not hold us for ever."""
     fleet.put(BOX)
     edge = await fleet.edge()
-    async with valkey.client() as client:
+    async with servers.client() as client:
         await client.set(Layout("edge").lease(BOX.id, 1), "somebody")
     with pytest.raises(Unavailable):
         await edge.port.resume(BOX.id, 1, "preview", 0.3)
     assert fleet.control.resumed == []
 
 
-async def test_without_redis_everybody_asks(fleet: Fleet, valkey: Valkey) -> None:
+async def test_without_redis_everybody_asks(fleet: Fleet, servers: Servers) -> None:
     """The lease is no condition."""
     fleet.put(BOX)
     edge = await fleet.edge()
-    valkey.kill()
+    servers.kill()
     assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
 
 
@@ -193,7 +200,7 @@ async def test_without_redis_everybody_asks(fleet: Fleet, valkey: Valkey) -> Non
 
 
 async def test_usage_waits_in_redis_for_a_control_plane_that_is_away(
-    fleet: Fleet, valkey: Valkey
+    fleet: Fleet, servers: Servers
 ) -> None:
     """Where it can take it, it gets it directly."""
     edge = await fleet.edge()
@@ -201,14 +208,15 @@ async def test_usage_waits_in_redis_for_a_control_plane_that_is_away(
     fleet.control.gone = True
     await edge.port.report(UsageBatch("edge-1", 2, ()))
     assert [batch.sequence for batch in fleet.control.reports] == [1]
-    async with valkey.client() as client:
+    async with servers.client() as client:
         [(_, fields)] = await client.xrange(Layout("edge").batches)
     assert wire.usage_from_json(fields[b"u"]).sequence == 2
-    valkey.kill()
+    servers.kill()
     with pytest.raises(Unavailable):
         await edge.port.report(UsageBatch("edge-1", 3, ()))
 
 
+@only_single
 async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
     """It asked."""
     edge = await fleet.edge(follow=False)

