@@ -173,6 +173,12 @@ PAYLOAD_TOO_LARGE = _client(
     "The body is too large.",
     "Send less, or ask for less; details.limit is in bytes.",
 )
+UNSUPPORTED_MEDIA_TYPE = _client(
+    "unsupported_media_type",
+    415,
+    "The body has to be JSON.",
+    "Send JSON, with Content-Type: application/json.",
+)
 STDIN_CLOSED = _client(
     "stdin_closed",
     409,
