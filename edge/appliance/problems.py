@@ -103,7 +103,7 @@ VOLUME_LIMIT_EXCEEDED = _client(
     "volume_limit_exceeded", 409, "The limit is reached.", "Delete or detach what is not needed."
 )
 PREVIEW_GRANT_NOT_FOUND = _client(
-    "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
+    "preview_grant_not_found", 404, "There is no such grant.", "List the grants of the sandbox."
 )
 PROCESS_NOT_FOUND = _client(
     "process_not_found", 404, "The sandbox has no such process.", "List the sandbox's processes."

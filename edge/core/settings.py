@@ -28,6 +28,9 @@ def _hostname(value: str) -> str:
 def _secret_length(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("must have at least 32 characters; `openssl rand -hex 32` makes one")
+    if value.get_secret_value().startswith("replace-this"):
+        # Anybody can read it in config/edge.toml.
+        raise ValueError("is the example's, no secret; `openssl rand -hex 32` makes one")
     return value
 
 

@@ -52,9 +52,10 @@ def _left(addresses: Addresses, in_error: int) -> list[str]:
     what = (
         f"{in_error} sandboxes of an earlier run are" if many else "A sandbox of an earlier run is"
     )
+    them = "them" if many else "it"
     listed = f"{addresses.api}/v1/sandboxes?state=error"
     return [
-        f"{what} in state error: the processes have ended, the files are kept until you kill it.",
+        f"{what} in state error: the processes have ended, the files are kept until you kill {them}.",
         f"  curl -s -H 'Authorization: Bearer {addresses.api_key}' '{listed}'",
     ]
 
