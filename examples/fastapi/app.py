@@ -206,7 +206,8 @@ def fields_for_edge(visitor: HTTPConnection) -> Fields:
     """The visitor's fields, with the truth about who asked."""
     # By the scope and not by `visitor.url`, which is not to be had where Host is no host; HTTP/1.0 may lack it.
     scheme = visitor.scope["scheme"].replace("ws", "http").encode()
-    host = visitor.headers.get("host") or "%s:%s" % tuple(visitor.scope["server"])
+    name, port = visitor.scope["server"]
+    host = visitor.headers.get("host") or f"{name}:{port}"
     found = [
         (name, value)
         for name, value in without_hops(visitor.headers.raw)
