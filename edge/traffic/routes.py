@@ -223,7 +223,9 @@ class Route:
             self._owner.passed["deadlines.connect"] += 1
         except ConnectionRefusedError:
             outcome = "refused"
-        except OSError:
+        except (OSError, ValueError):
+            # ValueError (a UnicodeError, mostly): the record's host can be no name at all. It must end like
+            # a host that does not answer; a dial that crashed would be begun again at once, for ever.
             outcome = "unreachable"
         self._owner.dialed(outcome or "connected")
         if outcome is None:
