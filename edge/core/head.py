@@ -120,8 +120,10 @@ class RequestScanner:
                 errors.METHOD_NOT_ALLOWED, {"method": method.decode()}, close=True, allow=ALLOW
             )
         authority = b""
+        whole_server = False
         if target[0] != 0x2F:  # "/"
-            authority, target = _unusual_target(method, target)
+            authority, target, pathless = _unusual_target(method, target)
+            whole_server = pathless and method == b"OPTIONS"
         if b"#" in target:
             raise bad_request("the request target has a fragment")
         minor = 1 if version == b"1" else 0
@@ -136,6 +138,9 @@ class RequestScanner:
         head = Head(method, target, path, section, section.lines)
         if question and (b"edge_token" in query or b"__ns_preview" in query):
             _take_credentials(head, path, query)
+        if whole_server and head.target == b"/":
+            # RFC 9112 section 3.2.4: the last proxy sends a "*" for a URI with neither path nor query.
+            head.target = head.path = b"*"
         return head
 
 
@@ -157,15 +162,19 @@ def glimpse(data: bytes) -> Head | None:
     return Head(match[1], b"", b"", section, lines, proxy_marker=marker)
 
 
-def _unusual_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2), or ``*``."""
+def _unusual_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bool]:
+    """Authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2), or ``*``.
+
+    And whether it is a URI without a path.
+    """
     if target == b"*" and method == b"OPTIONS":
-        return b"", target
+        return b"", target, False
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise bad_request("the request target is neither a path nor an absolute URI")
     rest = match[2]
-    return match[1], rest if rest.startswith(b"/") else b"/" + rest
+    pathless = not rest.startswith(b"/")
+    return match[1], b"/" + rest if pathless else rest, pathless
 
 
 def _take_credentials(head: Head, path: bytes, query: bytes) -> None:

@@ -237,6 +237,8 @@ class Edge:
             )
         except OSError as e:
             raise cannot_listen("listen.port", listen.host, listen.port, e) from None
+        for listening in self._server.sockets:
+            self.flow.liveness.expect_delivery(listening)  # and so of what they accept
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _tick(self) -> None:

@@ -337,7 +337,9 @@ class Exchange:
         upstream = self.upstream
         assert upstream is not None
         self.phase = Phase.TUNNEL
-        self.tunnel = Tunnel(self.client.transport, upstream.transport, self._tunnel_over)
+        self.tunnel = Tunnel(
+            self.client.transport, upstream.transport, self._tunnel_over, self.flow.liveness
+        )
         self.flow.tunneled(self)
         early = self.client.take()
         upstream.detach()

@@ -41,6 +41,7 @@ from edge.traffic.endings import Endings
 from edge.traffic.exchange import Exchange
 from edge.traffic.knowledge import Knowledge
 from edge.traffic.ledger import Ledger
+from edge.traffic.liveness import Liveness
 from edge.traffic.needs import Needs
 from edge.traffic.relay import AnswerRelay, RequestRelay
 from edge.traffic.routes import Routes
@@ -72,6 +73,7 @@ class Flow:
     ) -> None:
         limits = settings.limits
         self.settings = settings
+        self.liveness = Liveness(settings.tcp)
         self.admission = admission
         self.wall = wall
         self.clock = clock

@@ -24,6 +24,7 @@ from edge.core.records import SandboxRecord
 from edge.core.reports import Role
 from edge.core.settings import Settings
 from edge.traffic.exchange import Phase
+from edge.traffic.liveness import Liveness
 from edge.traffic.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Owner(Protocol):
     """What routes need from the flow."""
 
     settings: Settings
+    liveness: Liveness
     passed: Counter[str]
 
     def clock(self) -> float:
@@ -221,11 +223,14 @@ class Route:
             self._owner.passed["deadlines.connect"] += 1
         except ConnectionRefusedError:
             outcome = "refused"
-        except OSError:
+        except (OSError, ValueError):
+            # ValueError (a UnicodeError, mostly): the record's host can be no name at all. It must end like
+            # a host that does not answer; a dial that crashed would be begun again at once, for ever.
             outcome = "unreachable"
         self._owner.dialed(outcome or "connected")
         if outcome is None:
             self._accepted = True
+            self._owner.liveness.probe(connection.transport.get_extra_info("socket"))
             self._open.add(connection)
             self._owner.listening(self._record.id)
             self.give(connection)

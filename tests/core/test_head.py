@@ -208,9 +208,22 @@ def test_targets_leave_in_origin_form(target: bytes, origin_form: bytes) -> None
     assert (head.target, head.host) == (origin_form, HOST)
 
 
-def test_options_asterisk() -> None:
-    """RFC 9112 section 3.2.4."""
-    assert scan(request(line=b"OPTIONS * HTTP/1.1")).target == b"*"
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        (b"*", b"*"),
+        (b"http://" + HOST, b"*"),
+        (b"http://" + HOST + b"?edge_token=t", b"*"),
+        (b"http://" + HOST + b"?edge_token=t&a", b"/?a"),
+        (b"http://" + HOST + b"/?edge_token=t", b"/"),
+        (b"http://" + HOST + b"/", b"/"),
+        (b"/", b"/"),
+    ],
+)
+def test_options_asterisk(target: bytes, sent: bytes) -> None:
+    """RFC 9112 section 3.2.4: a URI without path and query asks about the whole server."""
+    head = scan(request(line=b"OPTIONS " + target + b" HTTP/1.1"))
+    assert (head.target, head.path) == (sent, sent.partition(b"?")[0])
 
 
 # --- credentials ----------------------------------------------------------------------------------

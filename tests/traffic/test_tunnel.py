@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from edge.core.reports import End
+from edge.core.settings import TcpSettings
+from edge.traffic.liveness import Liveness
 from edge.traffic.tunnel import Tunnel
 
 MARK = 64 * 1024
@@ -80,7 +82,8 @@ class Stage:
         self.client, self.upstream, self.near = client, upstream, near
         self.ends: list[End] = []
         self.over = asyncio.Event()
-        self.tunnel = Tunnel(near[0], near[1], self._ended)
+        liveness = Liveness(TcpSettings(keepalive_idle=7, user_timeout=30.5))
+        self.tunnel = Tunnel(near[0], near[1], self._ended, liveness)
 
     def _ended(self, end: End) -> None:
         self.ends.append(end)
@@ -410,13 +413,13 @@ async def test_a_peer_lost_while_it_stood_still(stage: Stage) -> None:
 
 
 async def test_the_kernel_watches_silent_peers(stage: Stage) -> None:
-    """Both connections are kept alive by the kernel, which gives up on undelivered bytes after 30 s."""
+    """Both connections are kept alive by the kernel, which gives up on undelivered bytes, as settings say."""
     stage.open()
     for transport in stage.near:
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_500
 
 
 async def test_sockets_that_are_not_tcp() -> None:
