@@ -14,10 +14,33 @@ from edge.core.fields import (
     ConnectionReader,
     FieldReader,
     Kind,
+    has_half_end,
     read_connection,
     read_length,
 )
 from tests.core.wires import BAD_LINES, LINES, calm
+
+
+@pytest.mark.parametrize(
+    ("data", "bad"),
+    [
+        (b"", False),
+        (b"a: b", False),
+        (b"a\r\nb\r\n", False),
+        (b"a\r", False),  # its LF may come
+        (b"a\n", True),
+        (b"\n", True),
+        (b"a\rb", True),
+        (b"a\r\r\n", True),
+        (b"a\r\n\n", True),
+        (b"\n\r", True),
+    ],
+)
+def test_half_an_end_of_line_is_seen_wherever_reads_are_cut(data: bytes, bad: bool) -> None:
+    """A lone CR or LF, in whichever of two reads it comes; a whole CR LF is never taken for two halves."""
+    assert has_half_end(data) is bad
+    for cut in range(len(data) + 1):
+        assert (has_half_end(data[:cut]) or has_half_end(bytearray(data), cut)) is bad
 
 
 @pytest.mark.parametrize(
