@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.records import GrantRecord, Record, SandboxRecord
 
 
 class Unavailable(Exception):
@@ -40,7 +40,7 @@ class Change:
     """A newer record of a sandbox or a grant. ``cursor`` is where the watch stands after it."""
 
     cursor: int
-    record: SandboxRecord | GrantRecord
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
