@@ -31,7 +31,7 @@ async def serve(settings: Settings, *, tied: bool = False) -> int:
     if tied:
         await stop.tie_to_stdin()
     edge = build_edge(settings)
-    stop.on_hangup(edge.reopen_logs)
+    stop.on_hangup(edge.logs.reopen)
     if await stop.spares(edge.start()):
         say("listening", port=edge.port, admin_port=edge.admin_port)
         await stop.asked.wait()
@@ -63,7 +63,7 @@ async def work(status_fd: int) -> int:
     stop = Stop()
     await stop.tie_to_stdin()
     edge = build_edge(settings, admin_socket=admin_socket)
-    stop.on_hangup(edge.reopen_logs)
+    stop.on_hangup(edge.logs.reopen)
     try:
         if not await stop.spares(edge.start()):
             return 0
