@@ -243,7 +243,7 @@ class Flow:
         """Let go of every idle upstream connection."""
         self._routes.close()
 
-    # --- What routes ask for (`edge.traffic.routes.Owner`) ------------------------------------------
+    # --- What routes ask for and report ---------------------------------------------------------------
 
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
         """Run in the server's scope."""
@@ -260,7 +260,7 @@ class Flow:
             wake.listening(self.clock())
 
     def unreachable(self, sandbox_id: str, problem: Problem) -> None:
-        """An exchange waited in vain for a port of this sandbox to accept."""
+        """An exchange waited in vain for a port of this sandbox to accept: ``problem`` is what it was told."""
         wake = self._wakes.current(sandbox_id)
         if wake is not None and wake.over.is_set():
             wake.failed(problem)
