@@ -198,7 +198,7 @@ class UsageReporter:
             self._sequence += 1
         return self._unacknowledged[0] if self._unacknowledged else None
 
-    def _begin(self, pair: tuple[str, str]) -> _Tally:
+    def _begin(self, pair: Pair) -> _Tally:
         if len(self._open) >= MAX_PAIRS:
             del self._open[next(iter(self._open))]
             self.given_up += 1
@@ -220,7 +220,7 @@ def _numbered(
         sequence += 1
 
 
-def _usage(pair: tuple[str, str], tally: _Tally) -> Usage:
+def _usage(pair: Pair, tally: _Tally) -> Usage:
     moved = tally.requests or tally.websockets or tally.bytes_in or tally.bytes_out
     return Usage(
         sandbox_id=pair[0],
