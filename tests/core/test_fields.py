@@ -11,10 +11,10 @@ from edge.core import fields
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
-    ConnectionReader,
     FieldReader,
     Kind,
     has_half_end,
+    known_connection,
     read_connection,
     read_length,
 )
@@ -201,10 +201,9 @@ def test_the_memory_of_lines_is_bounded() -> None:
 )
 def test_connection_options(value: bytes, expected: Connection | None) -> None:
     """A list of tokens (RFC 9110 section 7.6.1), read the same with and without memory."""
-    reader = ConnectionReader()
     assert read_connection(value) == expected
-    assert reader.read(value) == expected
-    assert reader.read(value) == expected
+    assert known_connection(value) == expected
+    assert known_connection(value) == expected
 
 
 def test_two_connection_fields_mean_both() -> None:
@@ -216,15 +215,15 @@ def test_two_connection_fields_mean_both() -> None:
 
 def test_the_memory_of_connection_values_is_bounded_in_number_and_size() -> None:
     """A value of thousands of options is read, not kept: 256 of them would be half a gigabyte."""
-    reader = ConnectionReader(max_entries=4)
-    for i in range(10):
-        assert reader.read(b"x-%d" % i) is not None
-        assert len(reader._known) <= 4
-    kept = dict(reader._known)
+    memory = fields._remembered.cache_info
+    for i in range(300):
+        assert known_connection(b"x-%d" % i) is not None
+    before = memory()
+    assert before.currsize == before.maxsize == 256
     long = b",".join(b"%x" % i for i in range(10_000))
-    read = reader.read(long)
+    read = known_connection(long)
     assert read is not None and len(read.names) == 10_000
-    assert reader._known == kept
+    assert memory() == before
 
 
 @pytest.mark.parametrize(
