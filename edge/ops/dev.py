@@ -64,7 +64,7 @@ class Dev:
         stop = Stop(self._kill)
         self._check()
         try:
-            return await self._watch(stop) if await stop.spares(self._start()) else 0
+            return await self._watch(stop) if await stop.permits(self._start()) else 0
         except ChildEnded as e:
             return self._explain(e.child)
         finally:

@@ -365,7 +365,7 @@ class Exchange:
             error = EdgeError(self.way.refusal.problem, close=error.close)
         self.status, self.problem, self.limit = error.problem.status, error.problem, error.limit
         complete = not error.close and self._swallow_body()
-        keep = complete and self.head.keep_alive and not self.flow.draining
+        keep = complete and self.head.section.keep_alive and not self.flow.draining
         request_id = self.request_id.decode()
         self.client.transport.write(pages.render(error, self.head, request_id, close=not keep))
         self._over(end)

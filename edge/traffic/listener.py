@@ -33,6 +33,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_connections",
         "_deadline",
         "_deadlines",
         "_due_at",
@@ -40,7 +41,6 @@ class ClientConnection(asyncio.Protocol):
         "_parsing",
         "_reading",
         "_rested",
-        "_served",
         "_upstream_full",
         "_yielded",
         "address",
@@ -53,12 +53,12 @@ class ClientConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, flow: Flow, served: Connections) -> None:
+    def __init__(self, flow: Flow, connections: Connections) -> None:
         self._flow = flow
-        self._deadlines = served.deadlines
-        self._served = served
+        self._deadlines = connections.deadlines
+        self._connections = connections
         self._buffer = HeadBuffer(flow.scanner, flow.settings.limits)
-        self._deadline = served.deadlines.header
+        self._deadline = connections.deadlines.header
         self._due_at = 0.0  # when that has passed; 0 = never
         self._parsing = False
         self._reading = True
@@ -83,7 +83,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else "unix"
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
-        if not self._served.admit(self, self.address):
+        if not self._connections.admit(self, self.address):
             # Not counted, not swept: answered and closed at once.
             error = self._no_room()
             error.close = True
@@ -113,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone, whoever ended it."""
-        self._served.forget(self, self.address)
+        self._connections.forget(self, self.address)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -210,15 +210,15 @@ class ClientConnection(asyncio.Protocol):
 
     def peer_of(self, head: Head) -> Peer:
         """Who asks, and by which scheme."""
-        trusted = self._served.trusts(self.address)
+        trusted = self._connections.trusts(self.address)
         scheme = client_scheme(head, trusted, self._flow.public_scheme)
         return Peer(self.address.encode("ascii", "replace"), trusted, scheme)
 
     def visitor_of(self, head: Head) -> str:
         """Whom to charge for a request: the peer, or who came to it where it is one of our own proxies."""
-        if not (head.forwarded and self._served.trusts(self.address)):
+        if not (head.section.forwarded and self._connections.trusts(self.address)):
             return self.address
-        return forwarded_for(head, self._served.trusts) or self.address
+        return forwarded_for(head, self._connections.trusts) or self.address
 
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
@@ -309,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
     def tunnel_over(self) -> None:
         """The tunnel this connection became is over."""
         self.exchange = None
-        self._served.forget(self, self.address)
+        self._connections.forget(self, self.address)
 
     # --- deadlines ------------------------------------------------------------------------------------
 
