@@ -7,12 +7,13 @@ import contextlib
 import hashlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
 from edge.core.reports import End
 from edge.traffic.tunnel import Tunnel
+from tests.flows.stage import until
 
 MARK = 64 * 1024
 """The high-water mark of both transports, as `limits.buffer_bytes` sets it."""
@@ -105,12 +106,6 @@ class Stage:
     def open(self, from_client: bytes = b"", from_upstream: bytes = b"") -> None:
         """Begin, with what came early."""
         self.tunnel.open(from_client=from_client, from_upstream=from_upstream)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells of."""
-    while not condition():  # noqa: ASYNC110  (the code under test has no event for a test to wait on)
-        await asyncio.sleep(0.001)
 
 
 async def connected() -> tuple[Peer, asyncio.Transport]:
