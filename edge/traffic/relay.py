@@ -231,9 +231,10 @@ class AnswerRelay:
         return chunk(payload) + last_chunk(decoder.trailers)
 
     def finish(self) -> bytes | None:
-        """The upstream will send no more: the last bytes for the client, or None if the answer is cut short."""
-        if self.done:
-            return b"" if self.final is not None else None
+        """The upstream will send no more, and the answer was not ``done``.
+
+        The last bytes for the client, or None if the answer is cut short.
+        """
         if self._decoder is None or not self._decoder.finish():
             return None
         self.done = True

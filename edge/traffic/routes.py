@@ -280,6 +280,3 @@ class Routes:
         keys.discard(key)
         if not keys:
             del self._by_sandbox[key[0]]
-
-    def __len__(self) -> int:
-        return len(self._routes)

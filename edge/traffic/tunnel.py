@@ -19,7 +19,6 @@ from edge.core.reports import End
 _USER_TIMEOUT_MS = 30_000
 """How long the kernel tries to deliver bytes to a silent peer before the tunnel ends (RFC 5482)."""
 
-
 GOODBYE = 1.0
 """Seconds a peer may take to answer a close frame."""
 
@@ -184,9 +183,7 @@ class Tunnel:
 
 def _watch_peer(transport: asyncio.Transport) -> None:
     """A tunnel may be silent for hours: let the kernel find out when its peer is gone."""
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is None:
-        return
+    sock: socket.socket = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -218,6 +218,17 @@ async def test_half_close_passes_and_the_other_way_stays_open(stage: Stage, name
     assert stage.ends == [End.COMPLETE]
 
 
+async def test_a_fin_from_before_the_tunnel_is_passed_on(stage: Stage) -> None:
+    """A client may have sent its FIN before the 101: the upstream hears of it, and may still answer."""
+    stage.tunnel.open(from_client=b"early", from_upstream=b"", client_ended=True)
+    assert await stage.upstream.rest() == b"early"
+    await stage.upstream.send(b"late")
+    stage.upstream.finish()
+    assert await stage.client.rest() == b"late"
+    await stage.over.wait()
+    assert stage.ends == [End.COMPLETE]
+
+
 async def test_both_peers_finish_at_once(stage: Stage) -> None:
     """Crossing FINs lose no bytes and end the tunnel once."""
     stage.open()
