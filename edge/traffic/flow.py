@@ -109,6 +109,7 @@ class Flow:
         self._endings = Endings(
             catalog, self._ledger, self._routes, scope=scope, again=self.start, wall=wall
         )
+        # Whoever has a flow asks it; its parts answer.
         self.active = self._ledger.active
         self.tunneled = self._ledger.tunneled
         self.refused_unread = self._ledger.refused_unread
