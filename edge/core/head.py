@@ -16,7 +16,6 @@ from urllib.parse import unquote_to_bytes
 
 from edge.core import errors
 from edge.core.errors import EdgeError, bad_request
-from edge.core.fields import Field
 from edge.core.section import Section, SectionScanner, values
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
@@ -34,7 +33,8 @@ class Head:
     """A request head, understood.
 
     ``target`` is what goes upstream: origin-form (or ``*``), without the edge's own query pairs.
-    ``path`` is the path alone, for logs. ``lines`` are all field lines, as sent. ``edge_tokens`` and ``proxy_marker`` were taken from the query.
+    ``path`` is the path alone, for logs. ``lines`` are all field lines, as sent. ``edge_tokens`` and
+    ``proxy_marker`` were taken from the query.
     """
 
     method: bytes
@@ -46,11 +46,6 @@ class Head:
     proxy_marker: bool = False
 
     @property
-    def minor(self) -> int:
-        """The HTTP/1 minor version."""
-        return self.section.minor
-
-    @property
     def host(self) -> bytes:
         """The value of Host."""
         return self.section.host
@@ -59,11 +54,6 @@ class Head:
     def websocket(self) -> bool:
         """Whether it asks for an upgrade to WebSocket."""
         return self.section.websocket
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client wants to go on with its connection."""
-        return self.section.keep_alive
 
     @property
     def has_body(self) -> bool:
@@ -80,11 +70,6 @@ class Head:
         """The client's request id when it sent exactly one and it is well-formed."""
         ids = self.section.request_ids
         return ids[0] if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) else None
-
-    @property
-    def forwarded(self) -> tuple[Field, ...]:
-        """The X-Forwarded-* and Forwarded fields."""
-        return self.section.forwarded
 
     def value(self, name: bytes) -> bytes | None:
         """The first kept field of that (lower-case) name; a linear search, for rare questions."""

@@ -90,9 +90,8 @@ def timestamp(seconds: float) -> str:
     return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
-@lru_cache(
-    maxsize=16
-)  # Thousands of lines share a second; formatting it costs as much as the rest.
+# Thousands of lines share a second; formatting it costs as much as the rest.
+@lru_cache(maxsize=16)
 def _second(whole: int) -> str:
     return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edge.ops.children import Child, ChildEnded
-from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError
+from edge.ops.configuration import CONFIG_VARIABLE, PREFIX
 from edge.ops.operator import Door, kept
 from edge.ops.process import StartError, Stop, cannot_listen
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
@@ -54,7 +54,7 @@ class Dev:
         self._bare_environ = {k: v for k, v in self._environ.items() if not k.startswith(PREFIX)}
         self._command = control_plane
         self._shared = Shared(options)
-        self._scope = Scope(self._crashed)
+        self._scope = Scope(lambda name, e: _complain(f"{name}: {e!r}"))
         self._children: list[Child] = []
         self._held: list[str] | None = []
         self._kept = ExitStack()
@@ -64,15 +64,7 @@ class Dev:
         stop = Stop(self._kill)
         self._check()
         try:
-            starting = self._scope.spawn(self._start(), name="start")
-            asked = self._scope.spawn(stop.asked.wait(), name="signal")
-            await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait((starting,))
-                return 0
-            await starting
-            return await self._watch(stop)
+            return await self._watch(stop) if await stop.permits(self._start()) else 0
         except ChildEnded as e:
             return self._explain(e.child)
         finally:
@@ -198,10 +190,6 @@ class Dev:
             child.signal(signal.SIGTERM)
             if child.name == "edge":
                 asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
-
-    def _crashed(self, name: str, error: BaseException) -> None:
-        if not isinstance(error, ChildEnded | StartError | ConfigurationError):
-            _complain(f"{name}: {error!r}")
 
 
 def _how(child: Child) -> str:

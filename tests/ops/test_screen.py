@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edge.ops.screen import Addresses, audit_line, banner, base_url, edge_line
+from edge.ops.screen import Addresses, banner, base_url, edge_line
 
 ADDRESSES = Addresses(
     "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "nsk_k", "d"
@@ -121,13 +121,3 @@ def test_a_path_cannot_command_the_terminal() -> None:
 def test_base_urls(host: str, url: str) -> None:
     """IPv6 addresses need brackets."""
     assert base_url(host, 7) == url
-
-
-def test_lines_of_the_audit_trail() -> None:
-    """About a grant and about a whole sandbox; what a terminal would obey is taken out."""
-    event: dict[str, object] = {"occurred_at": "T", "event": "failed", "actor": "visitor"}
-    event |= {"sandbox_id": "sb_1", "grant_id": "pvg_1", "auth_mode": "proxy", "port": 80}
-    assert audit_line(event) == "T  failed    visitor   sb_1  pvg_1 proxy 80"
-    assert audit_line(event | {"code": "c\x1b"}).endswith("sb_1  pvg_1 proxy 80  (c?)")
-    whole = {"occurred_at": "T", "event": "disabled", "actor": "operator", "sandbox_id": "sb_1"}
-    assert audit_line(whole | {"reason": "r"}).endswith("operator  sb_1  all previews  (r)")

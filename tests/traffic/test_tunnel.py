@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -15,6 +15,7 @@ from edge.core.reports import End
 from edge.core.settings import TcpSettings
 from edge.traffic.liveness import Liveness
 from edge.traffic.tunnel import Tunnel
+from tests.flows.stage import until
 
 MARK = 64 * 1024
 """The high-water mark of both transports, as `limits.buffer_bytes` sets it."""
@@ -108,12 +109,6 @@ class Stage:
     def open(self, from_client: bytes = b"", from_upstream: bytes = b"") -> None:
         """Begin, with what came early."""
         self.tunnel.open(from_client=from_client, from_upstream=from_upstream)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells of."""
-    while not condition():  # noqa: ASYNC110  (the code under test has no event for a test to wait on)
-        await asyncio.sleep(0.001)
 
 
 async def connected() -> tuple[Peer, asyncio.Transport]:
@@ -222,6 +217,17 @@ async def test_half_close_passes_and_the_other_way_stays_open(stage: Stage, name
     assert await first.read(9000) == b"thank you" * 1000
     last.finish()
     assert await first.rest() == b""
+    await stage.over.wait()
+    assert stage.ends == [End.COMPLETE]
+
+
+async def test_a_fin_from_before_the_tunnel_is_passed_on(stage: Stage) -> None:
+    """A client may have sent its FIN before the 101: the upstream hears of it, and may still answer."""
+    stage.tunnel.open(from_client=b"early", from_upstream=b"", client_ended=True)
+    assert await stage.upstream.rest() == b"early"
+    await stage.upstream.send(b"late")
+    stage.upstream.finish()
+    assert await stage.client.rest() == b"late"
     await stage.over.wait()
     assert stage.ends == [End.COMPLETE]
 
