@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from nullspace import Sandbox
 from nullspace.client import NullspaceClient
+from nullspace.errors import SandboxError
 from nullspace.types import PreviewProxyTarget
 
 RETRY = 10.0
@@ -28,7 +29,10 @@ def main() -> None:
     """The command line."""
     options = parsed()
     # `Sandbox.connect` would wake the sandbox, if it is paused. That is for visitors to do.
-    info = Sandbox.get_info_by_id(options.sandbox)
+    try:
+        info = Sandbox.get_info_by_id(options.sandbox)
+    except SandboxError as e:
+        raise SystemExit(f"renew: {e}") from None
     sandbox = Sandbox(info, NullspaceClient())
     while True:
         try:
@@ -38,7 +42,7 @@ def main() -> None:
             subprocess.run(options.command, check=True, env=environment(target))
         except Exception as e:
             if options.once:
-                raise
+                raise SystemExit(f"renew: {e!r}") from None
             print(f"renew: {e!r}; trying again in {RETRY:.0f} s", flush=True)
             time.sleep(RETRY)
             continue

@@ -329,8 +329,13 @@ def test_a_worker_by_hand() -> None:
 def test_the_file_that_comes_with_the_sources_can_be_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """config/edge.toml needs only its secrets."""
+    """config/edge.toml needs only its secrets; those that everybody can read there are refused."""
+    file = Path(__file__).parents[1] / "config" / "edge.toml"
+    assert run_here("check-config", str(file)) == 2
+    said = capsys.readouterr().err
+    assert (
+        "control_plane.token: is the example's, no secret; `openssl rand -hex 32` makes one" in said
+    )
     monkeypatch.setenv("PREVIEW_EDGE_CONTROL_PLANE__TOKEN", SECRET)
     monkeypatch.setenv("PREVIEW_EDGE_COOKIE__KEYS", json.dumps(LEAST["cookie"]["keys"]))
-    file = Path(__file__).parents[1] / "config" / "edge.toml"
     assert run_here("check-config", str(file)) == 0, capsys.readouterr().err

@@ -14,8 +14,8 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from edge.appliance.api import exec as exec_api
 from edge.appliance.api import (
+    description,
     files,
     internal,
     lifecycle,
@@ -31,6 +31,7 @@ from edge.appliance.api import (
     uploads,
     volumes,
 )
+from edge.appliance.api import exec as exec_api
 from edge.appliance.api.http import answer, parts, same_secret
 from edge.appliance.console import PREFIX, build_console
 from edge.appliance.parts import PARTS, Parts
@@ -53,15 +54,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REQUEST_ID: Final = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PRIVATE = (wire.PREFIX, operator.PREFIX)
-_OPEN = frozenset({"/healthz", "/.well-known/jwks.json"})
+_OPEN = frozenset({"/healthz", "/.well-known/jwks.json", "/openapi.json"})
 
 
 def build_app(the_parts: Parts) -> web.Application:
     """The application, with all routes."""
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
+    app[description.DESCRIPTION] = description.Description(app)
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, snapshots, volumes, lifecycle, lifecycle_streams, internal, operator):
+    beside = (lifecycle, lifecycle_streams, description, internal, operator)
+    for module in (*public, snapshots, volumes, *beside):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))
@@ -77,10 +80,10 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         _authorize(request)
         response = await handler(request)
     except (ApiError, web.HTTPException) as e:
-        response = _render(_refusal(e, request.path), request_id)
+        response = render(_refusal(e, request.path), request_id)
     except StoreError as e:
         parts(request).log("state_not_written", request_id=request_id, error=str(e))
-        response = _render(ApiError(STATE_UNWRITABLE), request_id)
+        response = render(ApiError(STATE_UNWRITABLE), request_id)
     except ConnectionResetError:
         raise  # The client is gone; there is nobody to answer.
     except Exception as e:  # noqa: BLE001 - whatever it was, the client gets an error in our form
@@ -89,7 +92,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
             frame = frame.tb_next
         where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
         parts(request).log("internal_error", request_id=request_id, error=repr(e), where=where)
-        response = _render(ApiError(INTERNAL_ERROR), request_id)
+        response = render(ApiError(INTERNAL_ERROR), request_id)
     if not response.prepared:
         response.headers[REQUEST_ID] = request_id
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
@@ -127,7 +130,10 @@ def _refusal(error: ApiError | web.HTTPException, path: str) -> ApiError:
             return ApiError(INVALID_REQUEST)
 
 
-def _render(error: ApiError, request_id: str) -> web.Response:
+def render(error: ApiError, request_id: str) -> web.Response:
+    """An error as an answer. The header of the request id is set here, because not all answers pass the
+    middleware.
+    """
     problem = error.problem
     body: dict[str, object] = {
         "error": error.message or problem.message,
@@ -142,6 +148,8 @@ def _render(error: ApiError, request_id: str) -> web.Response:
         body["error_detail"] = {**error.error_detail, "request_id": request_id}
     response = answer(body, problem.status)
     response.headers.update(error.headers)
+    response.headers[REQUEST_ID] = request_id
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
     return response
 
 
@@ -154,4 +162,4 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
         # The 100 is no part of the answer's size, which aiohttp takes for an answer begun.
         request.writer.output_size = 0
         return None
-    return _render(ApiError(EXPECTATION_FAILED), uuid.uuid4().hex)
+    return render(ApiError(EXPECTATION_FAILED), uuid.uuid4().hex)

@@ -77,9 +77,9 @@ class FileBatch(Body):
 
 
 class FileLink(FilePath):
-    """``POST S/files/download-url`` and ``S/files/upload-url``. Archives are made of volumes only."""
+    """``POST S/files/download-url`` and ``S/files/upload-url``. Archives are understood, and not offered."""
 
-    archive_format: None = None
+    archive_format: Literal["tar"] | None = None
 
 
 class UploadCreate(Body):

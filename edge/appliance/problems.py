@@ -103,7 +103,7 @@ VOLUME_LIMIT_EXCEEDED = _client(
     "volume_limit_exceeded", 409, "The limit is reached.", "Delete or detach what is not needed."
 )
 PREVIEW_GRANT_NOT_FOUND = _client(
-    "preview_grant_not_found", 404, "The sandbox has no such grant.", "List the sandbox's grants."
+    "preview_grant_not_found", 404, "There is no such grant.", "List the grants of the sandbox."
 )
 PROCESS_NOT_FOUND = _client(
     "process_not_found", 404, "The sandbox has no such process.", "List the sandbox's processes."
@@ -172,6 +172,12 @@ PAYLOAD_TOO_LARGE = _client(
     413,
     "The body is too large.",
     "Send less, or ask for less; details.limit is in bytes.",
+)
+UNSUPPORTED_MEDIA_TYPE = _client(
+    "unsupported_media_type",
+    415,
+    "The body has to be JSON.",
+    "Send JSON, with Content-Type: application/json.",
 )
 STDIN_CLOSED = _client(
     "stdin_closed",

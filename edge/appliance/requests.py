@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -283,7 +284,8 @@ def validated(model: type[B], document: dict[str, Any]) -> B:
 
 
 def read_json(text: bytes | str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no infinity, nested at most `DEPTH` deep.
+    """JSON as RFC 8259 has it: no NaN, no infinity, nested at most `DEPTH` deep, and no key twice, because
+    readers do not agree on which of both counts.
 
     Raises `ApiError` (invalid_request).
     """
@@ -291,14 +293,32 @@ def read_json(text: bytes | str) -> Any:
         if isinstance(text, bytes):
             # json.loads would also guess UTF-16 and UTF-32.
             text = text.decode("utf-8")
-        document = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        document = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once
+        )
     except RecursionError:
         raise invalid(f"The JSON is nested more than {DEPTH} deep.") from None
+    except _Twice as e:
+        raise invalid(f"The key {e.key[:100]!r} is there twice in one object.") from None
     except ValueError:
         raise invalid("The body is not JSON in UTF-8.") from None
     if _deeper_than(document, DEPTH):
         raise invalid(f"The JSON is nested more than {DEPTH} deep.")
     return document
+
+
+class _Twice(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _Twice(counts.most_common(1)[0][0])
+    return found
 
 
 def _no_number(constant: str) -> float:

@@ -22,6 +22,7 @@ from edge.appliance.problems import (
     AUTO_RESUME_DISABLED,
     RESUME_FAILED,
     RESUME_TIMEOUT,
+    RUNTIME_LOST,
     SANDBOX_NOT_FOUND,
     SANDBOX_NOT_READY,
     SNAPSHOT_IN_USE,
@@ -193,10 +194,13 @@ class Sandboxes:
 
         return await self._scope.shared(pause(), name=f"pause {sandbox.id}")
 
-    async def resume(self, snapshot_id: str, cause: Cause = API) -> Sandbox:
+    async def resume(
+        self, snapshot_id: str, cause: Cause = API, seen: Callable[[Sandbox], None] = _nothing
+    ) -> Sandbox:
         """The sandbox of this snapshot, running again; one that runs already stays as it is.
 
-        Raises `ApiError` (snapshot_not_found, resume_failed, sandbox_not_ready).
+        ``seen`` is called with it while it surely runs: whoever is next for the lock may pause or destroy it
+        before our caller has its turn. Raises `ApiError` (snapshot_not_found, resume_failed, sandbox_not_ready).
         """
         sandbox = self._registry.of_snapshot(snapshot_id)
 
@@ -207,6 +211,7 @@ class Sandboxes:
                 if sandbox.state is State.PAUSED:
                     await self._transitions.thaw(sandbox, cause)
                 _require_running(sandbox)
+                seen(sandbox)
 
         await self._scope.shared(resume(), name=f"resume {sandbox.id}")
         return sandbox
@@ -260,6 +265,11 @@ class Sandboxes:
             if sandbox.state is not State.RUNNING and not left:
                 await self._awake(sandbox)
             yield sandbox
+        except ApiError as e:
+            if e.problem is RUNTIME_LOST and not sandbox.alive:
+                # Its supervisor was ended before the call came to an end: there is nothing to try again.
+                raise ApiError(SANDBOX_NOT_FOUND) from None
+            raise
         finally:
             sandbox.calls -= 1
             self.touch(sandbox.id)

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from edge.appliance.app import build_app
 from edge.appliance.config import Config, ConfigError, read_config, read_edge_line
+from edge.appliance.connections import Runner
 from edge.appliance.demo import DemoFailed, end_demos, start_demo
 from edge.appliance.keys import SigningKeys
 from edge.appliance.log import capture_libraries, log_event
@@ -80,9 +81,7 @@ class ControlPlane:
             await end_demos(self._parts)
         except (KeyFileError, StoreError, OSError) as e:
             raise StartError(str(e)) from None
-        self._runner = web.AppRunner(
-            build_app(self._parts), access_log=None, shutdown_timeout=HANDLERS
-        )
+        self._runner = Runner(build_app(self._parts), access_log=None, shutdown_timeout=HANDLERS)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, config.host, config.port).start()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
-    ConnectionReader,
     Field,
     FieldReader,
     Kind,
+    known_connection,
     read_length,
 )
 
@@ -67,7 +67,6 @@ class AnswerScanner:
     def __init__(self, *, max_fields: int) -> None:
         self._max_fields = max_fields
         self.fields = FieldReader.for_answers()
-        self._connections = ConnectionReader()
 
     def scan(
         self, block: bytes, *, to_head: bool, own_cookie: bytes, before: Answer | None = None
@@ -126,7 +125,7 @@ class AnswerScanner:
             case Kind.TRANSFER_ENCODING:
                 facts.codings += (entry.value,)
             case Kind.CONNECTION:
-                read = self._connections.read(entry.value)
+                read = known_connection(entry.value)
                 if read is None:
                     raise InvalidAnswer("the Connection field is malformed")
                 facts.connection = facts.connection.joined(read)

@@ -70,13 +70,15 @@ def decide(head: Head, asked: Asked, view: View, now: float) -> Decision:
 
     record = view.sandbox(target.sandbox_id)
     if not isinstance(record, SandboxRecord):
-        return _without_record(record, access)
+        need = LookUp(access, sandbox_id=target.sandbox_id)
+        return _without(record, access, need, errors.SANDBOX_NOT_FOUND)
     if record.state is State.DESTROYED:
         return Refuse(EdgeError(errors.SANDBOX_NOT_FOUND), access)
 
     grant = view.grant(access.claims.grant)
     if not isinstance(grant, GrantRecord):
-        return _without_grant(grant, access)
+        need = LookUp(access, grant_id=access.claims.grant)
+        return _without(grant, access, need, _names(access).grant_invalid)
     problem = _policy_problem(head, access, record, grant, now)
     if problem is not None:
         return Refuse(EdgeError(problem), access)
@@ -211,20 +213,12 @@ def cookie_values(head: Head, name: bytes) -> list[bytes]:
 # --- 3. record, 4. policy, 5. state -------------------------------------------------------------------
 
 
-def _without_record(missing: SandboxRecord | Missing, access: Access) -> Refuse | LookUp:
+def _without(missing: Missing, access: Access, need: LookUp, absent: Problem) -> Refuse | LookUp:
+    """What becomes of a request whose record is not there to decide on."""
     if missing is Missing.UNKNOWN:
-        return LookUp(access, sandbox_id=access.target.sandbox_id)
-    if missing is Missing.ABSENT:
-        return Refuse(EdgeError(errors.SANDBOX_NOT_FOUND), access)
-    return Refuse(EdgeError(errors.CONTROL_PLANE_UNAVAILABLE), access)
-
-
-def _without_grant(missing: GrantRecord | Missing, access: Access) -> Refuse | LookUp:
-    if missing is Missing.UNKNOWN:
-        return LookUp(access, grant_id=access.claims.grant)
-    if missing is Missing.ABSENT:
-        return Refuse(EdgeError(_names(access).grant_invalid), access)
-    return Refuse(EdgeError(errors.CONTROL_PLANE_UNAVAILABLE), access)
+        return need
+    problem = absent if missing is Missing.ABSENT else errors.CONTROL_PLANE_UNAVAILABLE
+    return Refuse(EdgeError(problem), access)
 
 
 def _names(access: Access) -> FamilyProblems:

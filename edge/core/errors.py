@@ -1,7 +1,7 @@
 """Every way a request can fail, as one table: code, status, may it be retried, what to do, whose fault.
 
-The codes and statuses are the public contract; they never change meaning. ``blame`` decides which
-counter an error lands in, nothing else. A refusal is a value (`EdgeError`) that travels to the one
+The codes and statuses are the public contract; they never change meaning. ``blame`` is for whoever counts
+or audits errors: no answer depends on it. A refusal is a value (`EdgeError`) that travels to the one
 place that renders it (``traffic/pages.py``); below that place nobody writes an error body.
 """
 

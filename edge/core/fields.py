@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -95,6 +96,18 @@ _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-webso
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
 _LINE_MAX = 256
 _CACHE_MAX = 4096
+
+
+def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
+    """Whether a CR or an LF stands alone: no line with one can become a good one (RFC 9112 section 2.2).
+
+    ``searched`` bytes were found good before; the last of them may be a CR whose LF has come only now.
+    Counted, because a pattern takes ten times as long for a head of 64 kB.
+    """
+    start = searched - 1 if searched and data[searched - 1] == 0x0D else searched
+    new = data[start:]
+    ends = new.count(b"\r\n")
+    return new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends
 
 
 class FieldReader:
@@ -196,29 +209,16 @@ def read_connection(value: bytes) -> Connection | None:
 NO_CONNECTION = Connection(False, False, False, frozenset())
 
 
-class ConnectionReader:
+_VALUE_MAX = 128
+_remembered = lru_cache(maxsize=256)(read_connection)
+
+
+def known_connection(value: bytes) -> Connection | None:
     """`read_connection` with a bounded memory; there are a handful of values in the wild.
 
     Long values are not remembered: a stranger's thousand options would stay for as long as we run.
     """
-
-    _VALUE_MAX = 128
-
-    def __init__(self, max_entries: int = 256) -> None:
-        self._known: dict[bytes, Connection | None] = {}
-        self._max = max_entries
-
-    def read(self, value: bytes) -> Connection | None:
-        """The options of a Connection value; None when it is malformed."""
-        try:
-            return self._known[value]
-        except KeyError:
-            known = read_connection(value)
-        if len(value) <= self._VALUE_MAX:
-            if len(self._known) >= self._max:
-                self._known.clear()
-            self._known[value] = known
-        return known
+    return _remembered(value) if len(value) <= _VALUE_MAX else read_connection(value)
 
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from edge.core.fields import FieldReader, Kind
+from edge.core.fields import FieldReader, Kind, has_half_end
 
 
 class FramingError(Exception):
@@ -82,8 +82,6 @@ class CloseDecoder:
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t -~\x80-\xff]*)?")
 _SIZE_LINE_MAX = 1024
-_HALF_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
-"""A CR or an LF that stands alone."""
 # Trailers that would be framing, routing or a cookie of ours if they became headers.
 _TRAILER_KINDS = frozenset({Kind.KEEP, Kind.VIA, Kind.REQUEST_ID})
 
@@ -154,7 +152,7 @@ class ChunkedDecoder:
             if len(self._buffer) - start > limit + 1:  # the one may be the CR of its end
                 raise FramingError("a line of the chunked coding is too long")
             # Half an end can never become part of a good line: refuse at once rather than wait.
-            if _HALF_END.search(self._buffer, new):
+            if has_half_end(self._buffer, max(start, self._searched)):
                 raise FramingError("lines of the chunked coding must end with CR LF")
             self._searched = len(self._buffer)
             return None

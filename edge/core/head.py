@@ -16,7 +16,6 @@ from urllib.parse import unquote_to_bytes
 
 from edge.core import errors
 from edge.core.errors import EdgeError, bad_request
-from edge.core.fields import Field
 from edge.core.section import Section, SectionScanner, values
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/1\.([01])")
@@ -34,7 +33,8 @@ class Head:
     """A request head, understood.
 
     ``target`` is what goes upstream: origin-form (or ``*``), without the edge's own query pairs.
-    ``path`` is the path alone, for logs. ``lines`` are all field lines, as sent. ``edge_tokens`` and ``proxy_marker`` were taken from the query.
+    ``path`` is the path alone, for logs. ``lines`` are all field lines, as sent. ``edge_tokens`` and
+    ``proxy_marker`` were taken from the query.
     """
 
     method: bytes
@@ -46,11 +46,6 @@ class Head:
     proxy_marker: bool = False
 
     @property
-    def minor(self) -> int:
-        """The HTTP/1 minor version."""
-        return self.section.minor
-
-    @property
     def host(self) -> bytes:
         """The value of Host."""
         return self.section.host
@@ -59,11 +54,6 @@ class Head:
     def websocket(self) -> bool:
         """Whether it asks for an upgrade to WebSocket."""
         return self.section.websocket
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client wants to go on with its connection."""
-        return self.section.keep_alive
 
     @property
     def has_body(self) -> bool:
@@ -80,11 +70,6 @@ class Head:
         """The client's request id when it sent exactly one and it is well-formed."""
         ids = self.section.request_ids
         return ids[0] if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) else None
-
-    @property
-    def forwarded(self) -> tuple[Field, ...]:
-        """The X-Forwarded-* and Forwarded fields."""
-        return self.section.forwarded
 
     def value(self, name: bytes) -> bytes | None:
         """The first kept field of that (lower-case) name; a linear search, for rare questions."""
@@ -120,8 +105,10 @@ class RequestScanner:
                 errors.METHOD_NOT_ALLOWED, {"method": method.decode()}, close=True, allow=ALLOW
             )
         authority = b""
+        whole_server = False
         if target[0] != 0x2F:  # "/"
-            authority, target = _unusual_target(method, target)
+            authority, target, pathless = _unusual_target(method, target)
+            whole_server = pathless and method == b"OPTIONS"
         if b"#" in target:
             raise bad_request("the request target has a fragment")
         minor = 1 if version == b"1" else 0
@@ -136,6 +123,9 @@ class RequestScanner:
         head = Head(method, target, path, section, section.lines)
         if question and (b"edge_token" in query or b"__ns_preview" in query):
             _take_credentials(head, path, query)
+        if whole_server and head.target == b"/":
+            # RFC 9112 section 3.2.4: the last proxy sends a "*" for a URI with neither path nor query.
+            head.target = head.path = b"*"
         return head
 
 
@@ -157,15 +147,19 @@ def glimpse(data: bytes) -> Head | None:
     return Head(match[1], b"", b"", section, lines, proxy_marker=marker)
 
 
-def _unusual_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2), or ``*``."""
+def _unusual_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bool]:
+    """Authority and origin-form of an absolute-form target (RFC 9112 section 3.2.2), or ``*``.
+
+    And whether it is a URI without a path.
+    """
     if target == b"*" and method == b"OPTIONS":
-        return b"", target
+        return b"", target, False
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise bad_request("the request target is neither a path nor an absolute URI")
     rest = match[2]
-    return match[1], rest if rest.startswith(b"/") else b"/" + rest
+    pathless = not rest.startswith(b"/")
+    return match[1], b"/" + rest if pathless else rest, pathless
 
 
 def _take_credentials(head: Head, path: bytes, query: bytes) -> None:

@@ -140,8 +140,8 @@ def _forwarded(section: Section, peer: Peer) -> bytes:
 
 def client_scheme(head: Head, trusted: bool, public_scheme: bytes) -> bytes:
     """The scheme the client used: ours, unless a trusted proxy says otherwise, exactly and once."""
-    if trusted and head.forwarded:
-        said = [entry.value.lower() for entry in head.forwarded if entry.name == _PROTO]
+    if trusted and head.section.forwarded:
+        said = [entry.value.lower() for entry in head.section.forwarded if entry.name == _PROTO]
         if len(said) == 1 and said[0] in (b"http", b"https"):
             return said[0]
     return public_scheme
@@ -152,7 +152,7 @@ def forwarded_for(head: Head, trusts: Callable[[str], bool]) -> str | None:
 
     Each of our own proxies has appended who came to it: the last address that is not one of theirs counts.
     """
-    said = b",".join(entry.value for entry in head.forwarded if entry.name == _FOR)
+    said = b",".join(entry.value for entry in head.section.forwarded if entry.name == _FOR)
     for node in reversed(said.split(b",")[-_PROXIES:]):
         address = node.strip(b" \t").decode("latin-1")
         try:

@@ -90,6 +90,10 @@ class GrantRecord:
     version: int
 
 
+Record = SandboxRecord | GrantRecord
+"""What the control plane says about anything that has a version."""
+
+
 class Missing(Enum):
     """Why there is no record to be had from what the edge knows."""
 

@@ -11,8 +11,9 @@ _ANYWHERE = re.compile(r"(edge_token(?:=|%3[dD]))[^&#\s]*")
 # What a JWT can be part of. Matched whole and judged by `_without_token`: a pattern that looks for the
 # token itself starts anew at every "eyJ", and 16 kB of those take a fifth of a second.
 _RUN = re.compile(r"[A-Za-z0-9_.-]+")
-# "eyJ" in base64: a token that somebody encoded once more. Shorter ones are other words.
-_ENCODED, _SHORTEST_ENCODED = "ZXlK", 128
+# "eyJ" in base64, by where it stands among threes of bytes: a token that somebody encoded once more, alone or
+# with the URL around it. Shorter ones are other words.
+_ENCODED, _SHORTEST_ENCODED = re.compile("ZXlK|V5S[g-n]|leU[op]"), 128
 
 
 @overload
@@ -41,7 +42,7 @@ def redact_preview_token(token: str | None) -> str | None:
 
 def redact_text(text: str) -> str:
     """``text`` with everything that looks like one of our tokens replaced: for paths and messages in logs."""
-    if "eyJ" not in text and "edge_token" not in text and _ENCODED not in text:
+    if "eyJ" not in text and "edge_token" not in text and not _ENCODED.search(text):
         return text
     return _RUN.sub(_without_token, _ANYWHERE.sub(rf"\g<1>{REDACTED}", text))
 
@@ -55,7 +56,7 @@ def _without_token(run: re.Match[str]) -> str:
     start = text.find("eyJ")
     if start >= 0 and text.count(".", start) >= 2:
         return text[:start] + REDACTED
-    start = text.find(_ENCODED)
-    return (
-        text[:start] + REDACTED if start >= 0 and len(text) - start >= _SHORTEST_ENCODED else text
-    )
+    encoded = _ENCODED.search(text)
+    if encoded is None or len(text) - encoded.start() < _SHORTEST_ENCODED:
+        return text
+    return text[: encoded.start()] + REDACTED

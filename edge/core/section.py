@@ -20,10 +20,10 @@ from edge.core.errors import bad_request
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
-    ConnectionReader,
     Field,
     FieldReader,
     Kind,
+    known_connection,
     read_length,
 )
 
@@ -84,24 +84,6 @@ class SectionScanner:
     def __init__(self, *, max_fields: int) -> None:
         self._max_fields = max_fields
         self._fields = FieldReader.for_requests()
-        self._connections = ConnectionReader()
-        self._filing: dict[Kind, Callable[[_Facts, Field], None]] = {
-            Kind.HOST: _file_host,
-            Kind.COOKIE: _file_cookie,
-            Kind.REFERER: _file_referer,
-            Kind.CONNECTION: self._file_connection,
-            Kind.CONTENT_LENGTH: _file_length,
-            Kind.TRANSFER_ENCODING: _file_coding,
-            Kind.UPGRADE: _file_upgrade,
-            Kind.FORWARDED: _file_forwarded,
-            Kind.VIA: _file_via,
-            Kind.REQUEST_ID: _file_request_id,
-            Kind.EXPECT: _file_expect,
-            Kind.PROXY_TOKEN: _file_proxy_token,
-            Kind.TRAFFIC_TOKEN: _file_traffic_token,
-            Kind.FORBIDDEN: _refuse_twin,
-            Kind.DROP: _drop,
-        }
 
     def scan(self, block: bytes, minor: int, recent: Sequence[Section] = ()) -> Section:
         """Understand a section. ``block`` has no CRLF at its end. Raises `EdgeError`.
@@ -142,20 +124,12 @@ class SectionScanner:
         for line in section.special:
             entry = self._fields.read(line)
             assert entry is not None  # `_special` has read it
-            self._filing[entry.kind](facts, entry)
+            _FILING[entry.kind](facts, entry)
         if facts.hosts != 1 or not section.host:  # RFC 9112 section 3.2
             raise bad_request("exactly one Host field is needed")
         _judge_framing(section, facts)
         _judge_connection(section, facts)
         return section
-
-    def _file_connection(self, facts: _Facts, entry: Field) -> None:
-        read = self._connections.read(entry.value)
-        if read is None:
-            raise bad_request("the Connection field is malformed")
-        before = facts.connection
-        facts.connection = read if before is NO_CONNECTION else before.joined(read)
-        _drop(facts, entry)
 
 
 # --- Filing: one function a kind of field. What is kept goes outward as it is. --------------------------
@@ -183,6 +157,15 @@ def _file_cookie(facts: _Facts, entry: Field) -> None:
 def _file_referer(facts: _Facts, entry: Field) -> None:
     facts.section.referers += ((entry.line, entry.value),)
     _keep(facts, entry)
+
+
+def _file_connection(facts: _Facts, entry: Field) -> None:
+    read = known_connection(entry.value)
+    if read is None:
+        raise bad_request("the Connection field is malformed")
+    before = facts.connection
+    facts.connection = read if before is NO_CONNECTION else before.joined(read)
+    _drop(facts, entry)
 
 
 def _file_length(facts: _Facts, entry: Field) -> None:
@@ -234,6 +217,25 @@ def _file_traffic_token(facts: _Facts, entry: Field) -> None:
 
 def _refuse_twin(_: _Facts, entry: Field) -> None:
     raise bad_request(f"the header field {entry.name.decode('ascii')!r} imitates a framing field")
+
+
+_FILING: Mapping[Kind, Callable[[_Facts, Field], None]] = {
+    Kind.HOST: _file_host,
+    Kind.COOKIE: _file_cookie,
+    Kind.REFERER: _file_referer,
+    Kind.CONNECTION: _file_connection,
+    Kind.CONTENT_LENGTH: _file_length,
+    Kind.TRANSFER_ENCODING: _file_coding,
+    Kind.UPGRADE: _file_upgrade,
+    Kind.FORWARDED: _file_forwarded,
+    Kind.VIA: _file_via,
+    Kind.REQUEST_ID: _file_request_id,
+    Kind.EXPECT: _file_expect,
+    Kind.PROXY_TOKEN: _file_proxy_token,
+    Kind.TRAFFIC_TOKEN: _file_traffic_token,
+    Kind.FORBIDDEN: _refuse_twin,
+    Kind.DROP: _drop,
+}
 
 
 # --- Judging: what the fields mean together -------------------------------------------------------------

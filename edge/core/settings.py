@@ -28,6 +28,9 @@ def _hostname(value: str) -> str:
 def _secret_length(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 32:
         raise ValueError("must have at least 32 characters; `openssl rand -hex 32` makes one")
+    if value.get_secret_value().startswith("replace-this"):
+        # Anybody can read it in config/edge.toml.
+        raise ValueError("is the example's, no secret; `openssl rand -hex 32` makes one")
     return value
 
 
@@ -306,6 +309,19 @@ class LimitSettings(Group):
     """Requests served on one client connection before it is closed; 0 = no limit."""
 
 
+class TcpSettings(Group):
+    """Finding out that a client or an app has vanished without a word, however silent it may be."""
+
+    keepalive_idle: Annotated[int, Field(ge=0, le=32767)] = 60
+    """Seconds of silence after which the kernel asks a peer whether it is there; 0 = it never asks."""
+    keepalive_interval: Annotated[int, Field(ge=1, le=32767)] = 15
+    """Seconds between two such questions."""
+    keepalive_count: Annotated[int, Field(ge=1, le=127)] = 4
+    """Questions without an answer after which a connection to an app ends; with a user_timeout, that decides."""
+    user_timeout: Annotated[float, Field(ge=0, le=86400)] = 120.0
+    """Seconds for which a client, or either end of a WebSocket, may acknowledge nothing or take no byte before the connection ends; 0 = as long as the kernel tries, about 15 minutes."""
+
+
 class UpstreamSettings(Group):
     """Connections to apps."""
 
@@ -363,6 +379,7 @@ class Settings(Group):
     admission: AdmissionSettings = AdmissionSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     limits: LimitSettings = LimitSettings()
+    tcp: TcpSettings = TcpSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()

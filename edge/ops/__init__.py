@@ -1,1 +1,1 @@
-"""Running the edge: telemetry, the admin listener, start, workers and drain."""
+"""Running the edge: settings files, start and stop, workers, logs, metrics, and the commands around it."""

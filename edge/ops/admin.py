@@ -15,6 +15,8 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from edge.ops.process import cannot_listen
+
 
 class Admin:
     """One admin listener. ``unready`` gives the reasons to stay away, ``metrics`` the exposition text."""
@@ -34,9 +36,12 @@ class Admin:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     async def listen(self, host: str, port: int) -> int:
-        """Listen on TCP; returns the port. Raises OSError."""
+        """Listen on TCP; returns the port. Raises `StartError`."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as e:
+            raise cannot_listen("listen.admin_port", host, port, e) from None
         address: tuple[str, int] = self._runner.addresses[0]
         return address[1]
 

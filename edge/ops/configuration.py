@@ -84,9 +84,9 @@ def _overlay(
             continue
         name = by_variable.get(variable)
         if name is None:
-            nearest = _nearest(variable, by_variable)
-            hint = f"did you mean {nearest}?" if nearest else "docs/settings.md lists all settings"
-            raise ConfigurationError(f"environment variable {variable}: unknown setting; {hint}")
+            raise ConfigurationError(
+                f"environment variable {variable}: {_unknown(variable, by_variable)}"
+            )
         value: Any = environ[variable]
         if names[name]:
             try:
@@ -153,8 +153,7 @@ def _sentence(error: ErrorDetails, name: str, names: Mapping[str, bool]) -> str:
     """What is wrong and what to do."""
     kind = error["type"]
     if kind == "extra_forbidden":
-        nearest = _nearest(name, names)
-        return f"unknown setting; {f'did you mean {nearest}?' if nearest else 'docs/settings.md lists all settings'}"
+        return _unknown(name, names)
     if kind == "missing":
         return f"missing; set it in the file, or {variable_of(name)} in the environment"
     context = error.get("ctx", {})
@@ -189,6 +188,12 @@ def _shown(value: object, name: str) -> str:
         return ""
     text = json.dumps(value)
     return f" (got {text if len(text) <= 60 else text[:57] + '...'})"
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    nearest = _nearest(name, known)
+    hint = f"did you mean {nearest}?" if nearest else "docs/settings.md lists all settings"
+    return f"unknown setting; {hint}"
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str | None:

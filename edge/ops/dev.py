@@ -20,7 +20,7 @@ from pathlib import Path
 from edge.core.settings import RedisSettings
 from edge.ops.addresses import check_addresses
 from edge.ops.children import Child, ChildEnded
-from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, ConfigurationError, load_settings
+from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, load_settings
 from edge.ops.operator import Door, kept
 from edge.ops.process import StartError, Stop
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
@@ -58,7 +58,7 @@ class Dev:
         self._bare_environ = {k: v for k, v in self._environ.items() if not k.startswith(PREFIX)}
         self._command = control_plane
         self._shared = Shared(options)
-        self._scope = Scope(self._crashed)
+        self._scope = Scope(lambda name, e: _complain(f"{name}: {e!r}"))
         self._children: list[Child] = []
         self._held: list[str] | None = []
         self._kept = ExitStack()
@@ -69,15 +69,7 @@ class Dev:
         stop = Stop(self._kill)
         self._check()
         try:
-            starting = self._scope.spawn(self._start(), name="start")
-            asked = self._scope.spawn(stop.asked.wait(), name="signal")
-            await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait((starting,))
-                return 0
-            await starting
-            return await self._watch(stop)
+            return await self._watch(stop) if await stop.permits(self._start()) else 0
         except ChildEnded as e:
             return self._explain(e.child)
         finally:
@@ -203,10 +195,6 @@ class Dev:
             child.signal(signal.SIGTERM)
             if child.name != CONTROL_PLANE_NAME:
                 asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
-
-    def _crashed(self, name: str, error: BaseException) -> None:
-        if not isinstance(error, ChildEnded | StartError | ConfigurationError):
-            _complain(f"{name}: {error!r}")
 
 
 def _how(child: Child) -> str:

@@ -26,7 +26,7 @@ def share(settings: Settings, index: int, port: int) -> Settings:
         return ceil(limit / workers)
 
     limits = settings.admission.model_dump(exclude={"memory_bytes"})
-    name = settings.control_plane.edge_id
+    edge_id = settings.control_plane.edge_id
     return settings.model_copy(
         update={
             "listen": settings.listen.model_copy(update={"port": port}),
@@ -40,7 +40,7 @@ def share(settings: Settings, index: int, port: int) -> Settings:
                 update={"failures_per_minute": part(settings.tokens.failures_per_minute)}
             ),
             "control_plane": settings.control_plane.model_copy(
-                update={"edge_id": f"{name}-{index}" if name else ""}
+                update={"edge_id": f"{edge_id}-{index}" if edge_id else ""}
             ),
         }
     )

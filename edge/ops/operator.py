@@ -111,8 +111,11 @@ class Operator:
         if status == 401:
             raise OperatorError(f"{self._door.url}: the service token is not accepted")
         if status != 200:
-            told = f"{answer.get('error', '')} {answer.get('suggested_action', '')}".strip()
-            raise OperatorError(f"{answer.get('code', status)}: {told}".rstrip(". "))
+            told = (
+                str(answer.get(name, "")).rstrip(". ") for name in ("error", "suggested_action")
+            )
+            sentences = ". ".join(sentence for sentence in told if sentence)
+            raise OperatorError(f"{answer.get('code', status)}: {sentences}".rstrip(": "))
         return answer
 
     def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:

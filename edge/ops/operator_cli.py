@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge.ops.operator import Operator, find
-from edge.ops.screen import audit_line
+from edge.ops.screen import printable
 
 
 @click.group()
@@ -103,3 +104,14 @@ def audit(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     """What became of grants, newest last: created, used, failed, revoked, disabled, enabled."""
     for event in reversed(context.obj().audit(**asked)):
         click.echo(json.dumps(event) if as_json else audit_line(event))
+
+
+def audit_line(event: Mapping[str, object]) -> str:
+    """One entry of the audit trail for a terminal: when, what, who, whose, and what was said to it."""
+    grant = [event.get("grant_id"), event.get("auth_mode"), event.get("port")]
+    about = " ".join(str(part) for part in grant if part is not None) or "all previews"
+    said = event.get("code") or event.get("reason")
+    return printable(
+        f"{event.get('occurred_at')}  {event.get('event')!s:<8}  {event.get('actor')!s:<8}  "
+        f"{event.get('sandbox_id')}  {about}{f'  ({said})' if said else ''}"
+    )

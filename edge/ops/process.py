@@ -74,7 +74,7 @@ class Stop:
         """From now on the end of standard input counts as a signal: the parent process is gone."""
         await self._loop.connect_read_pipe(lambda: _UntilEnd(self._left_alone), sys.stdin)
 
-    async def spares(self, start: Awaitable[None]) -> bool:
+    async def permits(self, start: Awaitable[None]) -> bool:
         """Wait for a start to be done; False when told to stop before, and then it was cancelled."""
         try:
             async with asyncio.timeout(None) as self._starting:

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from edge.core.settings import DeadlineSettings
-from edge.ops.metrics import Metrics
-from edge.traffic.flow import Flow
-from edge.wake.admission import Admission
-from edge.wake.catalog import Catalog, Trust
-from edge.wake.usage import UsageReporter
+from edge.wake.catalog import Trust
+
+if TYPE_CHECKING:
+    from edge.ops.server import Edge
 
 DEADLINES = tuple(f"deadlines.{name}" for name in DeadlineSettings.model_fields)
 """All of them: a counter that has never moved is there, too."""
 
 
-class Parts(Protocol):
-    """The parts that are read; `edge.ops.server.Edge` has them."""
-
-    metrics: Metrics
-    admission: Admission
-    catalog: Catalog
-    usage: UsageReporter
-    flow: Flow
-
-    def unready(self) -> list[str]:
-        """Why the edge should get no traffic."""
-
-    def dropped_lines(self) -> dict[str, float]:
-        """Lines that could not be written, by log."""
-
-
-def register_readings(edge: Parts) -> None:
+def register_readings(edge: Edge) -> None:
     """Add the gauges, and the counters that are counted elsewhere."""
     gauge, counter = edge.metrics.gauge, edge.metrics.counter
     counts, catalog, usage = edge.admission.counts, edge.catalog, edge.usage
@@ -65,6 +48,4 @@ def register_readings(edge: Parts) -> None:
     gauge("ready", "1 when /readyz says so.", lambda: float(not edge.unready()))
     gauge("usage_pairs_waiting", "Pairs of sandbox and grant not yet reported.", usage.waiting)
     counter("usage_pairs_given_up", "Pairs whose usage was lost.", lambda: usage.given_up)
-    counter(
-        "log_lines_dropped", "Lines that could not be written.", edge.dropped_lines, label="log"
-    )
+    counter("log_lines_dropped", "Lines that could not be written.", edge.logs.dropped, label="log")

@@ -55,9 +55,10 @@ def _left(addresses: Addresses, in_error: int) -> list[str]:
     what = (
         f"{in_error} sandboxes of an earlier run are" if many else "A sandbox of an earlier run is"
     )
+    them = "them" if many else "it"
     listed = f"{addresses.api}/v1/sandboxes?state=error"
     return [
-        f"{what} in state error: the processes have ended, the files are kept until you kill it.",
+        f"{what} in state error: the processes have ended, the files are kept until you kill {them}.",
         f"  curl -s -H 'Authorization: Bearer {addresses.api_key}' '{listed}'",
     ]
 
@@ -146,14 +147,3 @@ def _shown(milliseconds: object) -> str:
 def base_url(host: str, port: int) -> str:
     """``http://host:port``, with brackets around IPv6."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def audit_line(event: Mapping[str, object]) -> str:
-    """One entry of the audit trail for a terminal: when, what, who, whose, and what was said to it."""
-    grant = [event.get("grant_id"), event.get("auth_mode"), event.get("port")]
-    about = " ".join(str(part) for part in grant if part is not None) or "all previews"
-    said = event.get("code") or event.get("reason")
-    return printable(
-        f"{event.get('occurred_at')}  {event.get('event')!s:<8}  {event.get('actor')!s:<8}  "
-        f"{event.get('sandbox_id')}  {about}{f'  ({said})' if said else ''}"
-    )

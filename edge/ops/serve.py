@@ -31,8 +31,8 @@ async def serve(settings: Settings, *, tied: bool = False) -> int:
     if tied:
         await stop.tie_to_stdin()
     edge = build_edge(settings)
-    stop.on_hangup(edge.reopen_logs)
-    if await stop.spares(edge.start()):
+    stop.on_hangup(edge.logs.reopen)
+    if await stop.permits(edge.start()):
         say("listening", port=edge.port, admin_port=edge.admin_port)
         await stop.asked.wait()
         await edge.stop()
@@ -48,7 +48,7 @@ async def _supervise(settings: Settings, *, tied: bool) -> None:
     if tied:
         await stop.tie_to_stdin()
     stop.on_hangup(lambda: supervisor.signal(signal.SIGHUP))
-    if await stop.spares(supervisor.start()):
+    if await stop.permits(supervisor.start()):
         say("listening", port=supervisor.port, admin_port=supervisor.admin_port)
         await stop.asked.wait()
         await supervisor.stop()
@@ -63,9 +63,9 @@ async def work(status_fd: int) -> int:
     stop = Stop()
     await stop.tie_to_stdin()
     edge = build_edge(settings, admin_socket=admin_socket)
-    stop.on_hangup(edge.reopen_logs)
+    stop.on_hangup(edge.logs.reopen)
     try:
-        if not await stop.spares(edge.start()):
+        if not await stop.permits(edge.start()):
             return 0
     except StartError as e:
         _tell(status_fd, {"failure": str(e)})

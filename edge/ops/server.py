@@ -23,8 +23,7 @@ from edge.core.token_cache import TokenCache
 from edge.ops.admin import Admin
 from edge.ops.background import Background
 from edge.ops.configuration import ConfigurationError
-from edge.ops.events import EventLog
-from edge.ops.lines import LineWriter
+from edge.ops.logs import Logs
 from edge.ops.memory import Pressure, bound, shed
 from edge.ops.metrics import Metrics
 from edge.ops.process import StartError, cannot_listen
@@ -76,10 +75,8 @@ class Edge:
 
         edge_id = settings.control_plane.edge_id or f"{socket.gethostname()}-{os.getpid()}"
         self.metrics = Metrics()
-        self._access = _access_writer(settings.log.access)
-        self._stderr = LineWriter(2)
-        events = EventLog(self._stderr, settings.log.level, wall=wall)
-        self.telemetry = Telemetry(self.metrics, events, self._access)
+        self.logs = Logs(settings.log, wall=wall)
+        self.telemetry = Telemetry(self.metrics, self.logs.events, self.logs.access)
         observer = self.telemetry
 
         self._work = Scope(observer.crashed)
@@ -141,7 +138,7 @@ class Edge:
     async def start(self) -> None:
         """Begin to serve; returns when client connections are accepted. Raises `StartError`."""
         try:
-            self._open_logs()
+            self.logs.open()
             await self._listen_for_admins()
             await self._load_keys()
             self._background.keep("catalog", self.catalog.run)
@@ -175,11 +172,6 @@ class Edge:
         await drain(self.connections, self.flow, self.settings.drain)
         await self._let_go()
 
-    def reopen_logs(self) -> None:
-        """After logrotate moved the access log away (SIGHUP)."""
-        if self._access is not None:
-            self._access.reopen()
-
     def unready(self) -> list[str]:
         """The reasons why this edge should get no traffic; none = ready."""
         reasons = []
@@ -197,27 +189,12 @@ class Edge:
 
     # --- Starting -----------------------------------------------------------------------------------
 
-    def _open_logs(self) -> None:
-        self._stderr.open()
-        if self._access is not None:
-            try:
-                self._access.open()
-            except OSError as e:
-                raise StartError(
-                    f"log.access: {self.settings.log.access} cannot be written: {e.strerror}; "
-                    "choose another file"
-                ) from None
-
     async def _listen_for_admins(self) -> None:
-        listen = self.settings.listen
         if self._admin_socket is not None:
             await self._admin.listen_privately(self._admin_socket)
-            return
-        try:
+        else:
+            listen = self.settings.listen
             self.admin_port = await self._admin.listen(listen.admin_host, listen.admin_port)
-        except OSError as e:
-            where = listen.admin_host, listen.admin_port
-            raise cannot_listen("listen.admin_port", *where, e) from None
 
     async def _load_keys(self) -> None:
         try:
@@ -238,6 +215,8 @@ class Edge:
             )
         except OSError as e:
             raise cannot_listen("listen.port", listen.host, listen.port, e) from None
+        for listening in self._server.sockets:
+            self.flow.liveness.expect_delivery(listening)  # and so of what they accept
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _tick(self) -> None:
@@ -274,19 +253,9 @@ class Edge:
         await self._admin.close()
         self.telemetry.event("stopped")
         self.telemetry.close()
-        # Joining a thread blocks; by now nobody else wants the loop.
-        for writer in (self._access, self._stderr):
-            if writer is not None:
-                writer.close()
+        self.logs.close()
 
     # --- For the admin listener ---------------------------------------------------------------------
-
-    def dropped_lines(self) -> dict[str, float]:
-        """Lines that could not be written, by log."""
-        return {
-            "access": self._access.dropped if self._access else 0,
-            "event": self._stderr.dropped,
-        }
 
     async def _unready(self) -> list[str]:
         return self.unready()
@@ -310,12 +279,6 @@ def build_edge(
         )
     except ValueError as e:
         raise ConfigurationError(str(e)) from None
-
-
-def _access_writer(target: str) -> LineWriter | None:
-    if not target:
-        return None
-    return LineWriter(1 if target == "-" else Path(target))
 
 
 def _state_port(

@@ -92,11 +92,7 @@ class Supervisor:
         listen = self.settings.listen
         self._reserved = _reserve(listen.host, listen.port)
         self.port = self._reserved.getsockname()[1]
-        try:
-            self.admin_port = await self._admin.listen(listen.admin_host, listen.admin_port)
-        except OSError as e:
-            where = listen.admin_host, listen.admin_port
-            raise cannot_listen("listen.admin_port", *where, e) from None
+        self.admin_port = await self._admin.listen(listen.admin_host, listen.admin_port)
         for worker in self._workers:
             self._scope.spawn(self._keep(worker), name=worker.name)
         try:

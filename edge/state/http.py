@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -50,12 +50,7 @@ _REFUSALS = {
 }
 
 
-class _Record(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-R = TypeVar("R", bound=_Record)
+R = TypeVar("R", SandboxRecord, GrantRecord)
 
 
 class HttpStatePort:

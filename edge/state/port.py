@@ -1,7 +1,7 @@
 """The state port: all that the edge asks of a control plane.
 
-Adapters (``http.py``; more may come) implement `StatePort`. They turn whatever goes wrong below them
-into one of the two exceptions here, so that nobody above has to know about HTTP statuses.
+Adapters (``http.py``, and ``redis/`` before it) implement `StatePort`. They turn whatever goes wrong below
+them into one of the two exceptions here, so that nobody above has to know about HTTP statuses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.records import GrantRecord, Record, SandboxRecord
 
 
 class Unavailable(Exception):
@@ -30,8 +30,8 @@ class RefusalReason(StrEnum):
 class ResumeRefused(Exception):
     """The control plane answered, and the answer to a resume is no."""
 
-    def __init__(self, reason: RefusalReason, message: str = "") -> None:
-        super().__init__(message or reason.value)
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(reason.value)
         self.reason = reason
 
 
@@ -40,7 +40,7 @@ class Change:
     """A newer record of a sandbox or a grant. ``cursor`` is where the watch stands after it."""
 
     cursor: int
-    record: SandboxRecord | GrantRecord
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from edge.core import errors
 from edge.core.decide import grant_problem
 from edge.core.errors import Problem
-from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
+from edge.core.records import GrantRecord, GrantStatus, Missing, Record, SandboxRecord, State
 from edge.core.reports import End
 from edge.state.port import Unavailable
 from edge.traffic.exchange import Exchange, Phase
@@ -50,7 +50,7 @@ class Endings:
         self._wall = wall
         catalog.listen(self._record_changed)
 
-    def _record_changed(self, record: SandboxRecord | GrantRecord) -> None:
+    def _record_changed(self, record: Record) -> None:
         """A newer record: what rests on the old one ends here and now."""
         if isinstance(record, SandboxRecord):
             self._sandbox_changed(record)

@@ -158,8 +158,7 @@ class Exchange:
             # Until then the body lies unread in the client's buffer, and may be whole.
             gone = self.flow.is_waking(self)
         if gone:
-            self.client_gone()
-            self.client.abort()
+            self.abandon()
 
     def check_reader(self) -> None:
         """After its FIN, a client may read on or be gone altogether; only bytes sent to it would tell.
@@ -174,9 +173,12 @@ class Exchange:
         if sent != self.quiet_at:
             self.quiet_at, self.quiet_since = sent, now
         elif now - self.quiet_since >= limit:
-            assert self.answer is not None
-            self.client_gone()
-            self.client.close_truncated(delimited=self.answer.delimited)
+            self._truncate(End.CLIENT_GONE)
+
+    def abandon(self) -> None:
+        """The client has left before it could be served: nothing more is done for it."""
+        self.client_gone()
+        self.client.abort()
 
     def client_gone(self) -> None:
         """The client's connection is lost."""
@@ -199,7 +201,7 @@ class Exchange:
             self._malformed_body(str(e))
             return
         if out:
-            upstream.write(out)
+            upstream.transport.write(out)
         self._after_upload(request)
 
     def _after_upload(self, request: RequestRelay) -> None:
@@ -210,11 +212,8 @@ class Exchange:
             self.client.expect_body()
 
     def _malformed_body(self, why: str) -> None:
-        self._drop_upstream()
         if self.status:
-            # The answer is under way; all that is left is to end both connections.
-            self._over(End.CLIENT_GONE)
-            self.client.close_truncated(delimited=True)
+            self._truncate(End.CLIENT_GONE)
         else:
             self.refuse(bad_request(why))
 
@@ -239,8 +238,7 @@ class Exchange:
             if self.client.half_closed and not request.done:
                 upstream.release(reusable=True)
                 self.upstream = None
-                self.client_gone()
-                self.client.abort()
+                self.abandon()
                 return
         self.sent = Sent.MAYBE
         upstream.transport.write(out)
@@ -286,7 +284,7 @@ class Exchange:
         last = answer.finish() if clean else None
         if last is not None:
             if last:
-                self.client.write(last)
+                self.client.transport.write(last)
             self._answer_done(answer, reusable=False)
         elif self._may_retry():
             self.retried = True
@@ -315,11 +313,15 @@ class Exchange:
         )
 
     def _upstream_failed(self, problem: Problem, end: End, *, limit: str = "") -> None:
-        self._drop_upstream()
-        if not self.status:
+        if self.status:
+            self._truncate(end)
+        else:
             self.refuse(EdgeError(problem, {"limit": limit} if limit else {}), end)
-            return
+
+    def _truncate(self, end: End) -> None:
+        """End an answer that is under way and will not be completed."""
         assert self.answer is not None
+        self._drop_upstream()
         self._over(end)
         self.client.close_truncated(delimited=self.answer.delimited)
 
@@ -337,7 +339,9 @@ class Exchange:
         upstream = self.upstream
         assert upstream is not None
         self.phase = Phase.TUNNEL
-        self.tunnel = Tunnel(self.client.transport, upstream.transport, self._tunnel_over)
+        self.tunnel = Tunnel(
+            self.client.transport, upstream.transport, self._tunnel_over, self.flow.liveness
+        )
         self.flow.tunneled(self)
         early = self.client.take()
         upstream.detach()
@@ -363,8 +367,9 @@ class Exchange:
             error = EdgeError(self.way.refusal.problem, close=error.close)
         self.status, self.problem, self.limit = error.problem.status, error.problem, error.limit
         complete = not error.close and self._swallow_body()
-        keep = complete and self.head.keep_alive and not self.flow.draining
-        self.client.write(pages.render(error, self.head, self.request_id.decode(), close=not keep))
+        keep = complete and self.head.section.keep_alive and not self.flow.draining
+        request_id = self.request_id.decode()
+        self.client.transport.write(pages.render(error, self.head, request_id, close=not keep))
         self._over(end)
         self.client.answered(keep_alive=keep, linger=not complete)
 
@@ -391,10 +396,7 @@ class Exchange:
         elif not self.status:
             self.refuse(errors.too_slow("deadlines.body_stall"), End.CLIENT_STALLED)
         else:
-            assert self.answer is not None
-            self._drop_upstream()
-            self._over(End.CLIENT_STALLED)
-            self.client.close_truncated(delimited=self.answer.delimited)
+            self._truncate(End.CLIENT_STALLED)
 
     def cut(self, end: End, problem: Problem | None = None) -> None:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going.

@@ -41,6 +41,7 @@ from edge.traffic.endings import Endings
 from edge.traffic.exchange import Exchange
 from edge.traffic.knowledge import Knowledge
 from edge.traffic.ledger import Ledger
+from edge.traffic.liveness import Liveness
 from edge.traffic.needs import Needs
 from edge.traffic.relay import AnswerRelay, RequestRelay
 from edge.traffic.routes import Routes
@@ -72,6 +73,7 @@ class Flow:
     ) -> None:
         limits = settings.limits
         self.settings = settings
+        self.liveness = Liveness(settings.tcp)
         self.admission = admission
         self.wall = wall
         self.clock = clock
@@ -109,6 +111,7 @@ class Flow:
         self._endings = Endings(
             catalog, self._ledger, self._routes, scope=scope, again=self.start, wall=wall
         )
+        # Whoever has a flow asks it; its parts answer.
         self.active = self._ledger.active
         self.tunneled = self._ledger.tunneled
         self.refused_unread = self._ledger.refused_unread
@@ -243,7 +246,7 @@ class Flow:
         """Let go of every idle upstream connection."""
         self._routes.close()
 
-    # --- What routes ask for (`edge.traffic.routes.Owner`) ------------------------------------------
+    # --- What routes ask for and report ---------------------------------------------------------------
 
     def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
         """Run in the server's scope."""
@@ -260,7 +263,7 @@ class Flow:
             wake.listening(self.clock())
 
     def unreachable(self, sandbox_id: str, problem: Problem) -> None:
-        """An exchange waited in vain for a port of this sandbox to accept."""
+        """An exchange waited in vain for a port of this sandbox to accept: ``problem`` is what it was told."""
         wake = self._wakes.current(sandbox_id)
         if wake is not None and wake.over.is_set():
             wake.failed(problem)

@@ -6,6 +6,7 @@ import re
 
 from edge.core import errors
 from edge.core.errors import EdgeError
+from edge.core.fields import has_half_end
 from edge.core.head import Head, RequestScanner, glimpse
 from edge.core.section import Section
 from edge.core.settings import LimitSettings
@@ -113,16 +114,7 @@ class HeadBuffer:
         """Refuse at once what cannot become a head any more, rather than wait for its end."""
         if len(data) > self._limits.header_bytes:
             raise errors.too_large("limits.header_bytes")
-        start = self._searched
-        if start and data[start - 1] == 0x0D:
-            start -= 1  # a CR whose LF has come only now
-        if _has_half_ends(data[start:]):
+        if has_half_end(data, self._searched):
             raise errors.bad_request("lines must end with CR LF")
         self._searched = len(data)
         self._collect()
-
-
-def _has_half_ends(start: bytes | bytearray) -> bool:
-    """Whether a CR or an LF stands alone: such a head is bad already, and its end may never come."""
-    ends = start.count(b"\r\n")
-    return start.count(b"\n") != ends or start.count(b"\r") - start.endswith(b"\r") != ends

@@ -25,50 +25,54 @@ if TYPE_CHECKING:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client connection. Holds what was read and not yet used, and at most one exchange."""
+    """One client connection. Holds what was read and not yet used, and at most one exchange.
+
+    ``address`` is the peer's IP address, ``requests`` counts those begun here, the current one included;
+    ``half_closed``: the client has said that it will send no more.
+    """
 
     __slots__ = (
-        "_address",
         "_buffer",
+        "_connections",
         "_deadline",
         "_deadlines",
         "_due_at",
-        "_eof",
         "_flow",
         "_parsing",
         "_reading",
-        "_requests",
         "_rested",
-        "_served",
         "_upstream_full",
         "_yielded",
+        "address",
         "exchange",
+        "half_closed",
+        "requests",
         "transport",
         "write_paused",
     )
 
     transport: asyncio.Transport
 
-    def __init__(self, flow: Flow, served: Connections) -> None:
+    def __init__(self, flow: Flow, connections: Connections) -> None:
         self._flow = flow
-        self._deadlines = served.deadlines
-        self._served = served
-        self._address = ""
+        self._deadlines = connections.deadlines
+        self._connections = connections
         self._buffer = HeadBuffer(flow.scanner, flow.settings.limits)
-        self._deadline = served.deadlines.header
+        self._deadline = connections.deadlines.header
         self._due_at = 0.0  # when that has passed; 0 = never
-        self._eof = False
         self._parsing = False
         self._reading = True
         self._upstream_full = False
-        self._requests = 0
         self._rested = False  # whether the last sweep found it idle, too
         self._yielded = False  # whether other connections have their turn before the next request
+        self.address = ""
+        self.requests = 0
+        self.half_closed = False
         self.write_paused = False
         self.exchange: Exchange | None = None
 
     def __repr__(self) -> str:
-        return f"<ClientConnection {self._address} {self.exchange or 'idle'}>"
+        return f"<ClientConnection {self.address} {self.exchange or 'idle'}>"
 
     # --- asyncio.Protocol -----------------------------------------------------------------------------
 
@@ -77,13 +81,13 @@ class ClientConnection(asyncio.Protocol):
         # Not an isinstance check: uvloop's transports are no subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self._address = peer[0] if peer else "unix"
+        self.address = peer[0] if peer else "unix"
         self.transport.set_write_buffer_limits(high=self._flow.settings.limits.buffer_bytes)
-        if not self._served.admit(self, self._address):
+        if not self._connections.admit(self, self.address):
             # Not counted, not swept: answered and closed at once.
             error = self._no_room()
             error.close = True
-            self.write(self._refusal(error))
+            self.transport.write(self._refusal(error))
             transport.close()
             return
         self._expect(self._deadlines.header)
@@ -100,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client will send no more. What it asked for completely is still answered."""
-        self._eof = True
+        self.half_closed = True
         if self.exchange is not None:
             self.exchange.client_eof()
         elif not self._held_up():
@@ -109,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone, whoever ended it."""
-        self._served.forget(self, self._address)
+        self._connections.forget(self, self.address)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -174,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
                     self._expect_head()
                     break
                 started += 1
-                self._requests += 1
+                self.requests += 1
                 self._due_at = 0.0
                 self.exchange = Exchange(self._flow, self, head)
                 self._flow.start(self.exchange)
@@ -182,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
         finally:
             self._parsing = False
-        if self._eof and self.exchange is None and not self._held_up():
+        if self.half_closed and self.exchange is None and not self._held_up():
             self._close()
         if self._buffer.data or not self._reading:
             self._adjust_reading()
@@ -194,46 +198,27 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: EdgeError) -> None:
         """Answer bytes that never became a request, and close."""
-        self.write(self._refusal(error))
+        self.transport.write(self._refusal(error))
         self._linger()
 
     def _refusal(self, error: EdgeError) -> bytes:
         request_id = self._flow.new_request_id()
-        self._flow.refused_unread(error, self._address, request_id)
+        self._flow.refused_unread(error, self.address, request_id)
         return pages.render(error, self._buffer.glimpse(), request_id.decode(), close=True)
 
     # --- for the exchange -----------------------------------------------------------------------------
 
     def peer_of(self, head: Head) -> Peer:
         """Who asks, and by which scheme."""
-        trusted = self._served.trusts(self._address)
+        trusted = self._connections.trusts(self.address)
         scheme = client_scheme(head, trusted, self._flow.public_scheme)
-        return Peer(self._address.encode("ascii", "replace"), trusted, scheme)
+        return Peer(self.address.encode("ascii", "replace"), trusted, scheme)
 
     def visitor_of(self, head: Head) -> str:
         """Whom to charge for a request: the peer, or who came to it where it is one of our own proxies."""
-        if not (head.forwarded and self._served.trusts(self._address)):
-            return self._address
-        return forwarded_for(head, self._served.trusts) or self._address
-
-    @property
-    def address(self) -> str:
-        """The peer's IP address."""
-        return self._address
-
-    @property
-    def requests(self) -> int:
-        """Requests begun on this connection, the current one included."""
-        return self._requests
-
-    @property
-    def half_closed(self) -> bool:
-        """The client has said that it will send no more."""
-        return self._eof
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
-        self.transport.write(data)
+        if not (head.section.forwarded and self._connections.trusts(self.address)):
+            return self.address
+        return forwarded_for(head, self._connections.trusts) or self.address
 
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
@@ -283,7 +268,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self.exchange = None
         self._rested = self._upstream_full = False
-        if not keep_alive or (self._eof and not self._buffer):
+        if not keep_alive or (self.half_closed and not self._buffer):
             if linger or self._buffer:
                 self._linger()
             else:
@@ -324,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
     def tunnel_over(self) -> None:
         """The tunnel this connection became is over."""
         self.exchange = None
-        self._served.forget(self, self._address)
+        self._connections.forget(self, self.address)
 
     # --- deadlines ------------------------------------------------------------------------------------
 
@@ -370,7 +355,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close for writing and read on for a moment (RFC 9112 section 9.6)."""
-        if self._eof:  # all that will ever come has been read
+        if self.half_closed:  # all that will ever come has been read
             self._close()
             return
         self._buffer.take()

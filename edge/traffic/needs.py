@@ -100,8 +100,7 @@ class Needs:
         exchange.phase, exchange.access = Phase.PARKED, need.access
         if isinstance(need, Wake):
             if exchange.client.half_closed:
-                exchange.client_gone()  # nobody is woken for a client that has left
-                exchange.client.abort()
+                exchange.abandon()  # nobody is woken for a client that has left
                 return
             if not self._admission.park(need.record.id, need.access.claims.grant):
                 exchange.refuse(errors.overloaded(self._admission.full))

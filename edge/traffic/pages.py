@@ -132,7 +132,7 @@ def render(error: EdgeError, head: Head | None, request_id: str, *, close: bool)
         lines.append(f"Allow: {error.allow}")
     if close:
         lines.append("Connection: close")
-    elif head is not None and head.minor == 0:
+    elif head is not None and head.section.minor == 0:
         lines.append("Connection: keep-alive")
     answer = "\r\n".join([*lines, "", ""]).encode("latin-1")
     return answer if head is not None and head.method == b"HEAD" else answer + body

@@ -6,12 +6,11 @@ so that nothing of one message (a trailer, a parser's mood) can reach the next o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from edge.core import outbound
 from edge.core.answer import Answer, AnswerScanner, InvalidAnswer
-from edge.core.fields import FieldReader
+from edge.core.fields import FieldReader, has_half_end
 from edge.core.framing import (
     LAST_CHUNK,
     ChunkedDecoder,
@@ -25,8 +24,6 @@ from edge.core.head import Head
 
 _MAX_INTERIM = 32
 """Interim answers (1xx) of one exchange; more is an app gone wild."""
-_HALF_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
-"""A CR or an LF that stands alone: no head with one becomes a good one (RFC 9112 section 2.2)."""
 
 
 class RequestRelay:
@@ -160,8 +157,7 @@ class AnswerRelay:
         start = data[:7]
         if start != b"HTTP/1."[: len(start)]:
             raise InvalidAnswer("the answer is not HTTP/1.x")
-        # From the last byte of what was searched before: it may be a CR whose LF has not come.
-        if _HALF_END.search(data, max(0, self._searched - 1)):
+        if has_half_end(data, self._searched):
             raise InvalidAnswer("lines of a head must end with CR LF")
 
     def _interim(self, answer: Answer) -> bytes:
@@ -235,9 +231,10 @@ class AnswerRelay:
         return chunk(payload) + last_chunk(decoder.trailers)
 
     def finish(self) -> bytes | None:
-        """The upstream will send no more: the last bytes for the client, or None if the answer is cut short."""
-        if self.done:
-            return b"" if self.final is not None else None
+        """The upstream will send no more, and the answer was not ``done``.
+
+        The last bytes for the client, or None if the answer is cut short.
+        """
         if self._decoder is None or not self._decoder.finish():
             return None
         self.done = True

@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge.core import errors
 from edge.core.decision import Forward
 from edge.core.errors import EdgeError, Problem
 from edge.core.records import SandboxRecord
 from edge.core.reports import Role
-from edge.core.settings import Settings
-from edge.traffic.exchange import Phase
+from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from edge.traffic.exchange import Exchange
+    from edge.traffic.flow import Flow
 
 _FIRST_STEP, _LONGEST_STEP = 0.005, 0.25
 """Seconds between two dials of a port that refused: short at first, because waking is a race."""
@@ -41,43 +40,12 @@ class Waiting(NamedTuple):
     problem: Problem
 
 
-class Owner(Protocol):
-    """What routes need from the flow."""
-
-    settings: Settings
-    passed: Counter[str]
-
-    def clock(self) -> float:
-        """Monotonic seconds."""
-
-    def wall(self) -> float:
-        """Unix time in seconds."""
-
-    def start(self, exchange: Exchange) -> None:
-        """Decide about an exchange again."""
-
-    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
-        """Run in the server's scope."""
-
-    def dialed(self, outcome: str) -> None:
-        """Count a connection attempt."""
-
-    def listening(self, sandbox_id: str) -> None:
-        """A port of this sandbox accepted."""
-
-    def unreachable(self, sandbox_id: str, problem: Problem) -> None:
-        """No port accepted as long as an exchange could wait for it."""
-
-    async def still_true(self, record: SandboxRecord) -> bool:
-        """Ask the control plane anew: does the sandbox still run there?"""
-
-
 class Route:
     """The connections to one port of one incarnation, and the exchanges that wait for one."""
 
-    def __init__(self, owner: Owner, way: Forward) -> None:
+    def __init__(self, flow: Flow, way: Forward) -> None:
         assert way.record.upstream is not None
-        self._owner = owner
+        self._flow = flow
         self._record = way.record
         self._port = way.access.target.port
         self._address = way.record.upstream.address(self._port)
@@ -87,7 +55,7 @@ class Route:
         self._dialing = 0
         self._accepted = False
         self.retired = False
-        self.buffer_bytes = owner.settings.limits.buffer_bytes
+        self.buffer_bytes = flow.settings.limits.buffer_bytes
 
     def __repr__(self) -> str:
         return (
@@ -127,11 +95,11 @@ class Route:
                 connection.exchange = waiting.exchange
                 waiting.exchange.relay_through(connection)
                 return
-        if self.retired or len(self._idle) >= self._owner.settings.upstream.idle_per_route:
+        if self.retired or len(self._idle) >= self._flow.settings.upstream.idle_per_route:
             self.forget(connection)
             connection.transport.close()
         else:
-            connection.idle_since = self._owner.clock()
+            connection.idle_since = self._flow.clock()
             self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -151,7 +119,7 @@ class Route:
         kept = len(self._idle)
         self.close_idle(before)
         if closed := kept - len(self._idle):
-            self._owner.passed["deadlines.upstream_idle"] += closed
+            self._flow.passed["deadlines.upstream_idle"] += closed
 
     def retire(self) -> list[Exchange]:
         """This incarnation is over: keep nothing. The exchanges still waiting here."""
@@ -165,24 +133,24 @@ class Route:
 
     def _patience(self, exchange: Exchange) -> Waiting:
         """How long a refusing port is retried (contract: wake)."""
-        now, wake = self._owner.clock(), self._owner.settings.wake
+        now, wake = self._flow.clock(), self._flow.settings.wake
         if _is_stranger(exchange):
             return Waiting(exchange, now, errors.PREVIEW_SERVICE_NOT_READY)
         if exchange.role is not Role.NONE:
             return Waiting(exchange, exchange.deadline, errors.SANDBOX_RESUME_TIMEOUT)
         since = self._record.running_since
         # A control plane's clock may run ahead of ours: a negative age is a young one.
-        age = wake.window if since is None else max(0.0, self._owner.wall() - since)
+        age = wake.window if since is None else max(0.0, self._flow.wall() - since)
         if age < wake.window:
             return Waiting(exchange, now + wake.window - age, errors.SANDBOX_RESUME_TIMEOUT)
         return Waiting(exchange, now + wake.refused_retry, errors.PREVIEW_SERVICE_NOT_READY)
 
     def _pump(self) -> None:
         """As many dials as there are exchanges waiting, within limits; one until the port has accepted."""
-        limit = self._owner.settings.upstream.dials_per_route if self._accepted else 1
+        limit = self._flow.settings.upstream.dials_per_route if self._accepted else 1
         while self._dialing < min(limit, len(self._queue)) and not self.retired:
             self._dialing += 1
-            self._owner.spawn(self._dial(), name=f"dial {self._record.id}")
+            self._flow.spawn(self._dial(), name=f"dial {self._record.id}")
 
     async def _dial(self) -> None:
         """Connect, again and again while somebody has patience for it."""
@@ -197,7 +165,7 @@ class Route:
                 if self._queue and not asked_anew:
                     # The route may be stale: the sandbox moved on and the news has not come yet.
                     asked_anew = True
-                    if not await self._owner.still_true(self._record):
+                    if not await self._flow.still_true(self._record):
                         self._restart()
                         return
                 self._give_up(outcome)
@@ -212,28 +180,31 @@ class Route:
         loop = asyncio.get_running_loop()
         outcome = None
         try:
-            async with asyncio.timeout(self._owner.settings.deadlines.connect):
+            async with asyncio.timeout(self._flow.settings.deadlines.connect):
                 _, connection = await loop.create_connection(
                     lambda: UpstreamConnection(self), *self._address
                 )
         except TimeoutError:
             outcome = "timeout"
-            self._owner.passed["deadlines.connect"] += 1
+            self._flow.passed["deadlines.connect"] += 1
         except ConnectionRefusedError:
             outcome = "refused"
-        except OSError:
+        except (OSError, ValueError):
+            # ValueError (a UnicodeError, mostly): the record's host can be no name at all. It must end like
+            # a host that does not answer; a dial that crashed would be begun again at once, for ever.
             outcome = "unreachable"
-        self._owner.dialed(outcome or "connected")
+        self._flow.dialed(outcome or "connected")
         if outcome is None:
             self._accepted = True
+            self._flow.liveness.probe(connection.transport.get_extra_info("socket"))
             self._open.add(connection)
-            self._owner.listening(self._record.id)
+            self._flow.listening(self._record.id)
             self.give(connection)
         return outcome
 
     def _give_up(self, outcome: str) -> None:
         """Refuse the exchanges whose patience has run out; drop those that left."""
-        now = self._owner.clock()
+        now = self._flow.clock()
         queue, self._queue = self._queue, deque()
         for waiting in queue:
             if waiting.exchange.phase is not Phase.DIALING:
@@ -245,7 +216,7 @@ class Route:
             if outcome != "refused" and problem is errors.PREVIEW_SERVICE_NOT_READY:
                 problem = errors.EDGE_RUNTIME_HOST_UNREACHABLE
             port = waiting.exchange.port
-            self._owner.unreachable(self._record.id, problem)
+            self._flow.unreachable(self._record.id, problem)
             waiting.exchange.refuse(EdgeError(problem, {"port": port}))
 
     def _turn_strangers_away(self) -> None:
@@ -257,7 +228,7 @@ class Route:
 
     def _restart(self) -> None:
         for exchange in self.retire():
-            self._owner.start(exchange)
+            self._flow.start(exchange)
 
 
 def _is_stranger(exchange: Exchange) -> bool:
@@ -267,8 +238,8 @@ def _is_stranger(exchange: Exchange) -> bool:
 class Routes:
     """All routes."""
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
         self._routes: dict[tuple[str, int, int], Route] = {}
         self._by_sandbox: dict[str, set[tuple[str, int, int]]] = {}
 
@@ -278,7 +249,7 @@ class Routes:
         key = (record.id, record.incarnation, way.access.target.port)
         route = self._routes.get(key)
         if route is None or route.retired:
-            route = self._routes[key] = Route(self._owner, way)
+            route = self._routes[key] = Route(self._flow, way)
             self._by_sandbox.setdefault(record.id, set()).add(key)
         route.send(exchange)
 
@@ -293,8 +264,8 @@ class Routes:
 
     def sweep(self) -> None:
         """Close connections that have been idle for too long, forget routes that have none."""
-        idle = self._owner.settings.deadlines.upstream_idle
-        before = self._owner.clock() - idle
+        idle = self._flow.settings.deadlines.upstream_idle
+        before = self._flow.clock() - idle
         for key, route in list(self._routes.items()):
             if idle:
                 route.close_overdue(before)
@@ -312,6 +283,3 @@ class Routes:
         keys.discard(key)
         if not keys:
             del self._by_sandbox[key[0]]
-
-    def __len__(self) -> int:
-        return len(self._routes)

@@ -9,16 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import struct
 from collections.abc import Callable
 
 from edge.core.frames import GOING_AWAY, FrameTracker, close_frame
 from edge.core.reports import End
-
-_USER_TIMEOUT_MS = 30_000
-"""How long the kernel tries to deliver bytes to a silent peer before the tunnel ends (RFC 5482)."""
-
+from edge.traffic.liveness import Liveness
 
 GOODBYE = 1.0
 """Seconds a peer may take to answer a close frame."""
@@ -86,19 +81,21 @@ class Side(asyncio.Protocol):
 class Tunnel:
     """Two sides. ``on_close`` hears once how it ended. ``bytes_in`` go from client to upstream."""
 
-    __slots__ = ("_client", "_goodbye", "_on_close", "_upstream", "closed")
+    __slots__ = ("_client", "_goodbye", "_liveness", "_on_close", "_upstream", "closed")
 
     def __init__(
         self,
         client: asyncio.Transport,
         upstream: asyncio.Transport,
         on_close: Callable[[End], None],
+        liveness: Liveness,
     ) -> None:
         self._client = Side(self, client)
         self._upstream = Side(self, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
         self._client.gone, self._upstream.gone = End.CLIENT_GONE, End.UPSTREAM_GONE
         self._on_close = on_close
+        self._liveness = liveness
         self._goodbye: asyncio.TimerHandle | None = None
         self.closed = False
 
@@ -135,7 +132,7 @@ class Tunnel:
         self._client.full, self._upstream.full = client_full, upstream_full
         for side in (self._client, self._upstream):
             side.transport.set_protocol(side)
-            _watch_peer(side.transport)
+            self._liveness.expect_delivery(side.transport.get_extra_info("socket"))
         if from_client:
             self._client.data_received(from_client)
         if from_upstream:
@@ -180,15 +177,3 @@ class Tunnel:
         self._client.transport.close()
         self._upstream.transport.close()
         self._on_close(end)
-
-
-def _watch_peer(transport: asyncio.Transport) -> None:
-    """A tunnel may be silent for hours: let the kernel find out when its peer is gone."""
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is None:
-        return
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            timeout = struct.pack("I", _USER_TIMEOUT_MS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)

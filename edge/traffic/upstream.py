@@ -31,9 +31,8 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, route: Route) -> None:
         self._route = route
         self._reading = True
-        self.before: Answer | None = (
-            None  # the last answer; the next one often begins with its bytes
-        )
+        # The last answer: the next one often begins with its bytes.
+        self.before: Answer | None = None
         self.exchange: Exchange | None = None
         self.reused = False
         self.write_paused = False
@@ -75,10 +74,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.write_paused = False
         if self.exchange is not None:
             self.exchange.upstream_writable(True)
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the app."""
-        self.transport.write(data)
 
     def read_more(self, wanted: bool) -> None:
         """Whether the client has room for what the app sends."""

@@ -1,1 +1,1 @@
-"""What the edge knows about sandboxes (catalog), how it wakes them (wakes), and for how many it has room."""
+"""What the edge knows about sandboxes, how it wakes them, what it has room for, and what it reports of them."""

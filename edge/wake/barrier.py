@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from edge.core.records import GrantRecord, SandboxRecord, State
+from edge.core.records import Record, SandboxRecord, State
 from edge.core.reports import Observer
 from edge.state.port import StatePort, Unavailable
 from edge.wake.admission import Admission
@@ -49,7 +49,7 @@ class Barrier:
         self._answering: dict[str, int] = {}  # the version being answered, by sandbox
         catalog.listen(self._hear)
 
-    def _hear(self, record: SandboxRecord | GrantRecord) -> None:
+    def _hear(self, record: Record) -> None:
         if not isinstance(record, SandboxRecord):
             return
         known = self._answering.get(record.id, 0)

@@ -32,11 +32,11 @@ from collections.abc import Callable
 from enum import Enum
 from math import inf
 
-from edge.core.records import GrantRecord, Missing, SandboxRecord
+from edge.core.records import GrantRecord, Missing, Record, SandboxRecord
 from edge.core.reports import Observer
 from edge.core.settings import CatalogSettings
 from edge.state.port import StatePort, Unavailable
-from edge.wake.entries import Entry, Pending, R, Record, Shelf
+from edge.wake.entries import Entry, Pending, R, Shelf
 from edge.wake.scope import Scope, ScopeClosed
 from edge.wake.signals import Signals
 from edge.wake.watch import Watch
@@ -221,28 +221,27 @@ class Catalog:
 
     # --- Changes ----------------------------------------------------------------------------------
 
-    def apply(self, record: Record) -> bool:
-        """Take over an answer of the control plane; True when it is newer than what was known.
+    def apply(self, record: Record) -> None:
+        """Take over an answer of the control plane, if it is newer than what is known.
 
         Never makes an unsure entry sure: only a look-up begun after the doubt does.
         """
         if isinstance(record, SandboxRecord):
-            return self._apply(self._sandboxes, record)
-        return self._apply(self._grants, record)
+            self._apply(self._sandboxes, record)
+        else:
+            self._apply(self._grants, record)
 
-    def _apply(self, shelf: Shelf[R], record: R) -> bool:
+    def _apply(self, shelf: Shelf[R], record: R) -> None:
         now = self._clock()
         entry = shelf.entries.get(record.id)
         if entry is None:
             entry = Entry(None, 0, self._epoch - 1, now, now)
             shelf.entries.put(record.id, entry, keep=self._signals)
         self._overtake(shelf, record)
-        if not self._supersede(entry, record):
-            return False
-        entry.asked_at, entry.failed = now, False
-        if entry.epoch == self._epoch:
-            entry.read_at = now
-        return True
+        if self._supersede(entry, record):
+            entry.asked_at, entry.failed = now, False
+            if entry.epoch == self._epoch:
+                entry.read_at = now
 
     def hear_change(self, record: Record) -> None:
         """A change from the watch.

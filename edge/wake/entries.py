@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State
 from edge.wake.table import Table
 
-Record = SandboxRecord | GrantRecord
 R = TypeVar("R", SandboxRecord, GrantRecord)
 
 

@@ -171,8 +171,6 @@ class UsageReporter:
 
     async def _send(self) -> None:
         batch = self._take()
-        if batch is None:
-            return
         try:
             await self._port.report(batch)
         except Unavailable:
@@ -189,16 +187,19 @@ class UsageReporter:
         if spool is not None and self._spooled:
             self._spooled = not await self._in_thread(lambda: spool.write(()))
 
-    def _take(self) -> UsageBatch | None:
-        """The batch to be sent: the oldest that may not have arrived, else a new one of what is open."""
-        if not self._unacknowledged and self._open:
+    def _take(self) -> UsageBatch:
+        """The batch to be sent: the oldest that may not have arrived, else a new one of what is open.
+
+        There is one: `run` is told when something is counted, and `flush` looks.
+        """
+        if not self._unacknowledged:
             taken = list(islice(self._open, MAX_ITEMS))
             pairs = [(pair, self._open.pop(pair)) for pair in taken]
             self._unacknowledged.extend(_numbered(self._edge_id, self._sequence, pairs))
             self._sequence += 1
-        return self._unacknowledged[0] if self._unacknowledged else None
+        return self._unacknowledged[0]
 
-    def _begin(self, pair: tuple[str, str]) -> _Tally:
+    def _begin(self, pair: Pair) -> _Tally:
         if len(self._open) >= MAX_PAIRS:
             del self._open[next(iter(self._open))]
             self.given_up += 1
@@ -220,7 +221,7 @@ def _numbered(
         sequence += 1
 
 
-def _usage(pair: tuple[str, str], tally: _Tally) -> Usage:
+def _usage(pair: Pair, tally: _Tally) -> Usage:
     moved = tally.requests or tally.websockets or tally.bytes_in or tally.bytes_out
     return Usage(
         sandbox_id=pair[0],

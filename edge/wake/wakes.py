@@ -39,7 +39,7 @@ from edge.core.errors import (
     Problem,
     overloaded,
 )
-from edge.core.records import GrantRecord, Missing, SandboxRecord, State
+from edge.core.records import Missing, Record, SandboxRecord, State
 from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
@@ -279,7 +279,7 @@ class Wakes:
             return SANDBOX_RESUME_FAILED
         return None
 
-    def _hear(self, record: SandboxRecord | GrantRecord) -> None:
+    def _hear(self, record: Record) -> None:
         """A newer record ends the wake as soon as it is worth deciding on, answer or no answer."""
         if not isinstance(record, SandboxRecord):
             return

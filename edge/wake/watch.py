@@ -24,7 +24,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.records import Record
 from edge.core.reports import Observer
 from edge.state.port import Change, Heartbeat, Resync, StatePort, Unavailable, WatchEvent
 
@@ -37,7 +37,7 @@ LAST_DELAY = 2.0
 class Sink(Protocol):
     """Who draws the conclusions."""
 
-    def hear_change(self, record: SandboxRecord | GrantRecord) -> None:
+    def hear_change(self, record: Record) -> None:
         """A record that may be newer than what is known."""
 
     def hear_heartbeat(self) -> None:

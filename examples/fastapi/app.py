@@ -204,13 +204,16 @@ def path_of(visitor: HTTPConnection) -> bytes:
 
 def fields_for_edge(visitor: HTTPConnection) -> Fields:
     """The visitor's fields, with the truth about who asked."""
+    # By the scope and not by `visitor.url`, which is not to be had where Host is no host; HTTP/1.0 may lack it.
+    scheme = visitor.scope["scheme"].replace("ws", "http").encode()
+    name, port = visitor.scope["server"]
+    host = visitor.headers.get("host") or f"{name}:{port}"
     found = [
         (name, value)
         for name, value in without_hops(visitor.headers.raw)
         if name not in OURS and not name.startswith(b"x-nullspace-")
     ]
-    scheme = {"ws": b"http", "wss": b"https"}.get(visitor.url.scheme, visitor.url.scheme.encode())
-    found.append((b"x-forwarded-host", visitor.headers["host"].encode("latin-1")))
+    found.append((b"x-forwarded-host", host.encode("latin-1")))
     found.append((b"x-forwarded-proto", scheme))
     if visitor.client is not None:
         found.append((b"x-forwarded-for", visitor.client.host.encode()))

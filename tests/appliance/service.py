@@ -83,7 +83,7 @@ class Service:
     async def _call(
         self, method: str, path: str, body: Any, key: str, more: dict[str, str]
     ) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {key}"} | more
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"} | more
         options = {"data": body} if isinstance(body, bytes) else {"json": body}
         if body is None:
             options = {}

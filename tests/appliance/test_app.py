@@ -150,7 +150,7 @@ async def test_no_body_makes_a_500(service: Service) -> None:
                 "POST",
                 path.format(sandbox),
                 data=io.BytesIO(body),
-                headers={"Authorization": f"Bearer {key}"},
+                headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
             )
             assert answer.status in (400, 413), (path, body[:40], text)
             _error(answer, text)
@@ -163,7 +163,7 @@ async def test_bodies_that_do_not_end_well(service: Service) -> None:
         for _ in range(40):
             yield b"x" * 65536
 
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     answer, body = await service.raw("POST", "/v1/sandboxes", data=endless(), headers=headers)
     assert answer.status == 413
     assert _error(answer, body)["details"] == {"limit": 1 << 20}

@@ -260,3 +260,11 @@ def test_reasons_that_are_none(reason: object) -> None:
     """An operator's words are short text."""
     _refusal(Switch, json.dumps({"reason": reason}).encode())
     assert parse(Switch, b"").reason is None
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"a":1}', '[{"b":{"a":null,"c":1,"a":2}}]'])
+def test_a_key_is_there_once(text: str) -> None:
+    """Which of two counts is not agreed on between readers, so both are refused, and the key is named."""
+    with pytest.raises(ApiError, match="'a' is there twice"):
+        read_json(text)
+    assert read_json('[{"a":1},{"a":{"a":2}}]') == [{"a": 1}, {"a": {"a": 2}}]

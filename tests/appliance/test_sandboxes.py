@@ -9,7 +9,7 @@ import pytest
 from stage import Stage, play
 
 from edge.appliance.events import Actor
-from edge.appliance.problems import ApiError
+from edge.appliance.problems import RUNTIME_LOST, ApiError
 from edge.appliance.requests import SetTimeout
 from edge.appliance.sandbox import Cause, Sandbox
 from edge.appliance.sandboxes import new_id
@@ -288,5 +288,38 @@ def test_previews_are_switched_without_waiting_for_a_transition() -> None:
         assert (record.state, record.version) == (State.RUNNING, told.version + 1)
         assert stage.sandboxes.switch_previews(sandbox, disabled=False)
         assert not sandbox.record().previews_disabled
+
+    play(script)
+
+
+def test_a_resume_is_told_as_it_was_when_it_was_done() -> None:
+    """Whoever waits for the lock behind a resume does not change what the resume answers."""
+
+    async def script(stage: Stage) -> None:
+        sandbox = await stage.create()
+        snapshot = await stage.sandboxes.pause(sandbox)
+        seen: list[State] = []
+        resuming = stage.sandboxes.resume(snapshot.id, seen=lambda one: seen.append(one.state))
+        await asyncio.gather(resuming, stage.sandboxes.destroy(sandbox))
+        assert (seen, sandbox.state) == ([State.RUNNING], State.DESTROYED)
+
+    play(script)
+
+
+@pytest.mark.parametrize(("killed", "code"), [(True, "sandbox_not_found"), (False, "runtime_lost")])
+def test_a_call_whose_sandbox_is_killed_meanwhile(killed: bool, code: str) -> None:
+    """Its processes are gone because there is no sandbox any more; that is what the caller hears."""
+
+    async def script(stage: Stage) -> None:
+        sandbox = await stage.create()
+
+        async def call() -> None:
+            async with stage.sandboxes.use(sandbox.id):
+                if killed:
+                    await stage.sandboxes.destroy(sandbox)
+                raise ApiError(RUNTIME_LOST)
+
+        assert await _code(call()) == code
+        assert sandbox.calls == 0
 
     play(script)

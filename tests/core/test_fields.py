@@ -11,13 +11,36 @@ from edge.core import fields
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
-    ConnectionReader,
     FieldReader,
     Kind,
+    has_half_end,
+    known_connection,
     read_connection,
     read_length,
 )
 from tests.core.wires import BAD_LINES, LINES, calm
+
+
+@pytest.mark.parametrize(
+    ("data", "bad"),
+    [
+        (b"", False),
+        (b"a: b", False),
+        (b"a\r\nb\r\n", False),
+        (b"a\r", False),  # its LF may come
+        (b"a\n", True),
+        (b"\n", True),
+        (b"a\rb", True),
+        (b"a\r\r\n", True),
+        (b"a\r\n\n", True),
+        (b"\n\r", True),
+    ],
+)
+def test_half_an_end_of_line_is_seen_wherever_reads_are_cut(data: bytes, bad: bool) -> None:
+    """A lone CR or LF, in whichever of two reads it comes; a whole CR LF is never taken for two halves."""
+    assert has_half_end(data) is bad
+    for cut in range(len(data) + 1):
+        assert (has_half_end(data[:cut]) or has_half_end(bytearray(data), cut)) is bad
 
 
 @pytest.mark.parametrize(
@@ -178,10 +201,9 @@ def test_the_memory_of_lines_is_bounded() -> None:
 )
 def test_connection_options(value: bytes, expected: Connection | None) -> None:
     """A list of tokens (RFC 9110 section 7.6.1), read the same with and without memory."""
-    reader = ConnectionReader()
     assert read_connection(value) == expected
-    assert reader.read(value) == expected
-    assert reader.read(value) == expected
+    assert known_connection(value) == expected
+    assert known_connection(value) == expected
 
 
 def test_two_connection_fields_mean_both() -> None:
@@ -193,15 +215,15 @@ def test_two_connection_fields_mean_both() -> None:
 
 def test_the_memory_of_connection_values_is_bounded_in_number_and_size() -> None:
     """A value of thousands of options is read, not kept: 256 of them would be half a gigabyte."""
-    reader = ConnectionReader(max_entries=4)
-    for i in range(10):
-        assert reader.read(b"x-%d" % i) is not None
-        assert len(reader._known) <= 4
-    kept = dict(reader._known)
+    memory = fields._remembered.cache_info
+    for i in range(300):
+        assert known_connection(b"x-%d" % i) is not None
+    before = memory()
+    assert before.currsize == before.maxsize == 256
     long = b",".join(b"%x" % i for i in range(10_000))
-    read = reader.read(long)
+    read = known_connection(long)
     assert read is not None and len(read.names) == 10_000
-    assert reader._known == kept
+    assert memory() == before
 
 
 @pytest.mark.parametrize(

@@ -179,14 +179,13 @@ def test_a_drip_of_a_line_costs_what_it_brings(monkeypatch: pytest.MonkeyPatch, 
             looked += max(0, min(end, len(self)) - start)
             return super().find(sub, start, end)
 
-    class Looking:
-        @staticmethod
-        def search(data: bytes, start: int) -> None:
-            nonlocal looked
-            looked += len(data) - start
+    def looking(data: bytes, searched: int) -> bool:
+        nonlocal looked
+        looked += len(data) - searched
+        return False
 
     monkeypatch.setattr("edge.core.framing.bytearray", Counting, raising=False)
-    monkeypatch.setattr("edge.core.framing._HALF_END", Looking)
+    monkeypatch.setattr("edge.core.framing.has_half_end", looking)
     line = b"X: " + b"y" * 30_000
     wire = b"1\r\na\r\n0\r\n" + (line + b"\r\n") * 2 + b"\r\n"
     decoder = chunked(max_trailer_bytes=65536)

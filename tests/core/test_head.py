@@ -41,9 +41,9 @@ def test_a_browsers_request_is_understood_and_kept() -> None:
     head = scan(request(*lines, line=b"GET /p/%20?x=%2F& HTTP/1.1"))
     assert kept(head) == [b"Host: " + HOST, *lines]
     assert (head.method, head.target, head.path) == (b"GET", b"/p/%20?x=%2F&", b"/p/%20")
-    assert (head.host, head.minor) == (HOST, 1)
+    assert (head.host, head.section.minor) == (HOST, 1)
     assert (head.section.length, head.section.chunked, head.has_body) == (None, False, False)
-    assert head.keep_alive and not head.websocket and not head.proxy_mode
+    assert head.section.keep_alive and not head.websocket and not head.proxy_mode
     assert head.value(b"accept") == b"text/html"
     assert head.values(b"accept") == [b"text/html", b"again"]
     assert head.value(b"nothing") is None
@@ -208,9 +208,22 @@ def test_targets_leave_in_origin_form(target: bytes, origin_form: bytes) -> None
     assert (head.target, head.host) == (origin_form, HOST)
 
 
-def test_options_asterisk() -> None:
-    """RFC 9112 section 3.2.4."""
-    assert scan(request(line=b"OPTIONS * HTTP/1.1")).target == b"*"
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        (b"*", b"*"),
+        (b"http://" + HOST, b"*"),
+        (b"http://" + HOST + b"?edge_token=t", b"*"),
+        (b"http://" + HOST + b"?edge_token=t&a", b"/?a"),
+        (b"http://" + HOST + b"/?edge_token=t", b"/"),
+        (b"http://" + HOST + b"/", b"/"),
+        (b"/", b"/"),
+    ],
+)
+def test_options_asterisk(target: bytes, sent: bytes) -> None:
+    """RFC 9112 section 3.2.4: a URI without path and query asks about the whole server."""
+    head = scan(request(line=b"OPTIONS " + target + b" HTTP/1.1"))
+    assert (head.target, head.path) == (sent, sent.partition(b"?")[0])
 
 
 # --- credentials ----------------------------------------------------------------------------------
@@ -331,7 +344,7 @@ def test_header_credentials_are_gathered_and_not_kept() -> None:
 )
 def test_persistence(minor: int, lines: tuple[bytes, ...], keep_alive: bool) -> None:
     """RFC 9112 section 9.3: close always wins."""
-    assert scan(request(*lines, line=b"GET / HTTP/1.%d" % minor)).keep_alive is keep_alive
+    assert scan(request(*lines, line=b"GET / HTTP/1.%d" % minor)).section.keep_alive is keep_alive
 
 
 def test_fields_that_connection_names_go_but_never_what_the_edge_relies_on() -> None:
@@ -520,7 +533,7 @@ def test_a_glimpse_of_who_asks(
     lines = b"\rBad\r\nSec-Fetch-Mode: navigate\r\n" + fields
     seen = glimpse(b"GET " + target + b" HTTP/1.1\r\n" + lines)
     assert seen is not None and seen.value(b"sec-fetch-mode") == b"navigate"
-    assert (seen.websocket, seen.proxy_mode, seen.keep_alive) == (websocket, proxied, False)
+    assert (seen.websocket, seen.proxy_mode, seen.section.keep_alive) == (websocket, proxied, False)
 
 
 def test_a_remembered_line_means_the_same_the_second_time() -> None:

@@ -78,7 +78,7 @@ def test_the_version_is_part_of_the_meaning() -> None:
     one = scanner()
     first = one.scan(request(COOKIE))
     second = one.scan(request(COOKIE, line=b"GET / HTTP/1.0"), (first.section,))
-    assert (first.keep_alive, second.keep_alive) == (True, False)
+    assert (first.section.keep_alive, second.section.keep_alive) == (True, False)
 
 
 @pytest.mark.parametrize("special", [(b"Connection: x-hop", b"X-Hop: 1"), UPGRADE])

@@ -127,6 +127,17 @@ def test_a_visitors_own_credentials_do_nothing(proxy: Proxy, visitor: httpx.Clie
     assert said["target"] == "/x?a=1&b=2"
 
 
+@pytest.mark.parametrize("field", [b"", b"Host: [\r\n"])
+def test_a_visitor_without_a_proper_host(proxy: Proxy, field: bytes) -> None:
+    """HTTP/1.0 may lack Host, and anybody may send nonsense there: passed on or refused, but no failure."""
+    with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as plain:
+        plain.sendall(b"GET / HTTP/1.0\r\n" + field + b"\r\n")
+        answer = b""
+        while part := plain.recv(65536):
+            answer += part
+    assert answer[9:12] < b"500", answer
+
+
 def test_events_come_one_by_one(visitor: httpx.Client) -> None:
     """Each event is seen before the app makes the next one, which it does when the visitor says so."""
     with visitor.stream("GET", "/events") as stream:

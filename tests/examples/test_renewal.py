@@ -81,3 +81,25 @@ def test_renew_runs_its_command_before_each_expiry(sandbox: Sandbox, tmp_path: P
     assert len({token for token, _ in tokens}) == len(tokens)
     assert {origin for _, origin in tokens} == {f"http://{sandbox.environ()['PREVIEW_HOST']}"}
     assert (sandbox.state, sandbox.wakes) == ("paused", wakes)
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "key", "said"),
+    [
+        ("sb_nobodys00", 8000, None, "renew: The sandbox does not exist"),
+        (None, 8000, "nsk_wrong", "renew: "),
+        (None, 70000, None, "renew: "),
+    ],
+    ids=["sandbox", "key", "port"],
+)
+def test_what_cannot_be_done_is_one_line(
+    sandbox: Sandbox, name: str | None, port: int, key: str | None, said: str
+) -> None:
+    """With --once: what went wrong, no traceback, and nothing has been run."""
+    environ = cleaned() | sandbox.world.login | ({"NULLSPACE_API_KEY": key} if key else {})
+    done = subprocess.run(
+        [*RENEW, name or sandbox.id, str(port), "--once", "--", "echo", "run"],
+        check=False, env=environ, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr

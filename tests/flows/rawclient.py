@@ -70,6 +70,13 @@ async def _soon(reading: Coroutine[Any, Any, bytes]) -> bytes:
         return await reading
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Drop a connection with a RST; aborting alone would say FIN, like a peer that still reads."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
+
+
 class RawClient:
     """One connection to the edge."""
 
@@ -102,10 +109,8 @@ class RawClient:
         self.writer.close()
 
     def reset(self) -> None:
-        """Drop the connection with a RST; aborting alone would say FIN, like a client that still reads."""
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.writer.transport.abort()
+        """Drop the connection with a RST."""
+        reset(self.writer)
 
     async def ask(self, data: bytes) -> Answer:
         """Send a request and read its answer."""

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+from tests.flows.rawclient import reset
+
 HEAD_END = b"\r\n\r\n"
 
 
@@ -108,10 +110,8 @@ class AppConnection:
         self._writer.close()
 
     def reset(self) -> None:
-        """End the connection with an RST."""
-        sock = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self._writer.transport.abort()
+        """Drop the connection with a RST."""
+        reset(self._writer)
 
     def _cut(self, count: int) -> bytes:
         data = bytes(self._buffer[:count])
@@ -129,16 +129,20 @@ def fields_of(head: bytes) -> dict[bytes, bytes]:
     return {name.lower(): value.strip(b" \t") for name, value in pairs}
 
 
+async def echo_one(connection: AppConnection, head: bytes) -> None:
+    """Answer a request with its request line and its body."""
+    line = head.split(b"\r\n", 1)[0]
+    said = line + b"\n" + await connection.read_body(head)
+    if line.startswith(b"HEAD "):
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
+    else:
+        await connection.answer(said)
+
+
 async def echo(connection: AppConnection) -> None:
-    """Answers every request with its request line and its body."""
+    """Answers every request like that."""
     while head := await connection.read_head():
-        line = head.split(b"\r\n", 1)[0]
-        body = await connection.read_body(head)
-        said = line + b"\n" + body
-        if line.startswith(b"HEAD "):
-            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
-        else:
-            await connection.answer(said)
+        await echo_one(connection, head)
 
 
 class ScriptedApp:

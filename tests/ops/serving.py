@@ -7,7 +7,6 @@ import itertools
 import json
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,20 +31,18 @@ class Serving(Stage):
         self.access_log = folder / "access.log"
         self._arguments = arguments
         self._groups = settings
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self.plane.jwks = self.mint.jwks
         await self.plane.start()
-        self._stack.push_async_callback(self.plane.stop)
-        await self._stack.__aenter__()
+        self._cleanup.push_async_callback(self.plane.stop)
         try:
-            self.program = self._stack.enter_context(self.start())
+            self.program = self._cleanup.enter_context(self.start())
             said = await self.said()
             self.port, self.admin_port = said["port"], said["admin_port"]
             await self.ready()
         except BaseException:
-            await self._stack.aclose()
+            await self._cleanup.aclose()
             raise
         return self
 
@@ -53,7 +50,6 @@ class Serving(Stage):
         self.plane.fault = None
         self.program.__exit__()
         await self._cleanup.aclose()
-        await self._stack.aclose()
         assert not self.plane.crashes, self.plane.crashes
 
     def start(self, **options: Any) -> Program:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -84,6 +86,31 @@ def test_no_token_in_any_encoding(field: str, path: str) -> None:
         assert part[:12] not in line
         assert percent(part)[:36] not in line
     assert b64encode(TOKEN.encode()).decode()[:24] not in line
+
+
+@pytest.mark.parametrize("encode", [str, percent, lambda token: b64encode(token.encode()).decode()])
+def test_no_signature_wherever_a_long_text_is_cut(encode: Callable[[str], str]) -> None:
+    """Only so much of a text is looked at: of a token that reaches beyond, what makes it one is gone."""
+    signature = TOKEN.rpartition(".")[2]
+    # Where the signature would begin, were it encoded alone: what is visible of it must not be long.
+    marks = {signature[:12], percent(signature)[:36], *windows(encode(TOKEN), 200)}
+    for before in range(0, 4200, 7):
+        cleaned = clean("/" + "x" * before + encode(TOKEN) + "/more" * 500)
+        assert not any(mark in cleaned for mark in marks), before
+
+
+def windows(text: str, length: int) -> set[str]:
+    """The pieces of the text's second half."""
+    return {text[at : at + length] for at in range(len(text) // 2, len(text) - length)}
+
+
+@pytest.mark.parametrize("text", ["%25" * 21_000, "%65yJ." * 10_000, "eyJ" * 21_000])
+def test_hostile_hosts_cost_no_time(text: str) -> None:
+    """A stranger's Host is logged: 64 kB of percent signs once took ten milliseconds, for nothing."""
+    began = time.perf_counter()
+    for _ in range(100):
+        clean(text)
+    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.ops.admin import Admin
+from edge.ops.process import StartError
 
 TEXT = b"# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n"
 
@@ -72,12 +73,12 @@ async def test_on_a_unix_socket(tmp_path: Path) -> None:
         await fixed.admin.close()
 
 
-async def test_a_taken_port_is_an_os_error() -> None:
-    """For whoever knows the setting's name; nothing is left open."""
+async def test_a_taken_port_is_told() -> None:
+    """By the setting's name; nothing is left open."""
     fixed = Fixed()
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(OSError, match="in use"),
+        pytest.raises(StartError, match=r"^listen\.admin_port: .* is in use"),
     ):
         await fixed.admin.listen("127.0.0.1", taken.getsockname()[1])
     await fixed.admin.close()

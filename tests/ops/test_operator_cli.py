@@ -11,6 +11,7 @@ import pytest
 from edge.appliance.server import ControlPlane
 from edge.cli import main
 from edge.ops.operator import TOKEN_VARIABLE, URL_VARIABLE
+from edge.ops.operator_cli import audit_line
 from tests.ops.operated import control_plane, in_thread
 from tests.ops.operated import door as door_of
 from tests.ops.operated import grant as grant_of
@@ -60,3 +61,13 @@ async def test_the_command_line(
     assert (
         complaint.startswith("preview-edge: preview_grant_not_found") and complaint.count("\n") == 1
     )
+
+
+def test_lines_of_the_audit_trail() -> None:
+    """About a grant and about a whole sandbox; what a terminal would obey is taken out."""
+    event: dict[str, object] = {"occurred_at": "T", "event": "failed", "actor": "visitor"}
+    event |= {"sandbox_id": "sb_1", "grant_id": "pvg_1", "auth_mode": "proxy", "port": 80}
+    assert audit_line(event) == "T  failed    visitor   sb_1  pvg_1 proxy 80"
+    assert audit_line(event | {"code": "c\x1b"}).endswith("sb_1  pvg_1 proxy 80  (c?)")
+    whole = {"occurred_at": "T", "event": "disabled", "actor": "operator", "sandbox_id": "sb_1"}
+    assert audit_line(whole | {"reason": "r"}).endswith("operator  sb_1  all previews  (r)")

@@ -110,7 +110,7 @@ async def test_a_start_is_broken_off() -> None:
 
     stop = Stop()
     async with asyncio.TaskGroup() as group:
-        spared = group.create_task(stop.spares(start()))
+        spared = group.create_task(stop.permits(start()))
         await begun.wait()
         os.kill(os.getpid(), signal.SIGTERM)
     assert not spared.result() and tidied.is_set()
@@ -119,11 +119,11 @@ async def test_a_start_is_broken_off() -> None:
 async def test_a_start_that_comes_too_late_is_none() -> None:
     """Asked to stop before it began; one that is not asked runs to its end, and its errors are its own."""
     stop = Stop()
-    assert await stop.spares(asyncio.sleep(0))
+    assert await stop.permits(asyncio.sleep(0))
     with pytest.raises(TimeoutError, match="mine"):
-        await stop.spares(_late())
+        await stop.permits(_late())
     stop.asked.set()
-    assert not await stop.spares(asyncio.Event().wait())
+    assert not await stop.permits(asyncio.Event().wait())
 
 
 async def _late() -> None:

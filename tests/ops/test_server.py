@@ -275,7 +275,7 @@ async def test_logs_are_opened_anew_when_they_were_moved(stage: Stage, tmp_path:
     await stage.ask(box.get("/1"))
     await until(lambda: log.stat().st_size > 0)
     log.rename(old)
-    stage.edge.reopen_logs()
+    stage.edge.logs.reopen()
     await until(log.exists)
     await stage.ask(box.get("/2"))
     await stage.stop_edge()

@@ -110,7 +110,7 @@ class Stream:
         self.complete += 1
         if head.websocket:
             self.ended = "websocket"
-        elif not head.keep_alive:
+        elif not head.section.keep_alive:
             self.ended = "close"
 
 

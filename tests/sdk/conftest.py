@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,22 @@ def _connections_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for client in opened:
         client.close()
+
+
+@pytest.fixture
+async def async_connections_closed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The same for the asynchronous client, while its loop still runs."""
+    opened: list[httpx.AsyncClient] = []
+    make = httpx.AsyncClient.__init__
+
+    def remember(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        opened.append(self)
+
+    monkeypatch.setattr(httpx.AsyncClient, "__init__", remember)
+    yield
+    for client in opened:
+        await client.aclose()
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from nullspace import Sandbox
+from nullspace import cli as program
 
 Login = dict[str, Any]
 PROGRAM = str(Path(sys.executable).with_name("nullspace"))
@@ -82,3 +84,60 @@ def test_commands_in_the_background(cli: Cli) -> None:
     assert (code, out) == (137, "h\xe9\n")
     code, out, err = cli("process", "kill", "ID", "1")
     assert code != 0 and "no such process" in out + err
+
+
+def test_a_life_on_the_command_line(
+    login: Login, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Create, look, reach, pause, resume, kill: every command of ``nullspace sandbox`` about a sandbox itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NULLSPACE_API_URL", login["base_url"])
+    monkeypatch.setenv("NULLSPACE_API_KEY", login["api_key"])
+
+    def run(*words: str) -> str:
+        ran = CliRunner().invoke(program.main, ["sandbox", *words])
+        assert ran.exit_code == 0, (words, ran.output)
+        return ran.output
+
+    made = json.loads(run("create", "--on-timeout", "pause"))["id"]
+    assert json.loads(run("get", made))["status"] == "running"
+    assert "running" in run("list")
+    assert "edge_token=" in run("url", made, "8080") and ".edge.test" in run("host", made, "8080")
+    assert "<redacted>" in run("preview-url", "create", made, "8080")
+    assert "<redacted>" in run("preview-url", "get", made, "8080")
+    grant = run("preview-url", "list", made).split(" ")[0]
+    run("preview-url", "revoke", made, grant)
+    assert f"{grant} port=8080 status=revoked" in run("preview-url", "list", made)
+    assert "ns_preview_transport=header" in run("preview-proxy-target", "create", made, "8080")
+    assert json.loads(run("timeout", "set", made, "--seconds", "60"))["timeout_ms"] == 60_000
+    run("file", "mkdir", made, "d")
+    assert json.loads(run("file", "info", made, "d"))["is_dir"] is True
+    assert json.loads(run("file", "search", made, ".", "d*")) == ["/workspace/d"]
+    assert "signature=" in run("file", "download-url", made, "d/x")
+    assert "signature=" in run("file", "upload-url", made, "d/x")
+    for word in ("hibernate", "pause"):
+        snapshot = json.loads(run(word, made))["id"]
+        assert json.loads(run("resume", snapshot))["status"] == "running"
+    run("desktop", "wait", made, "1")
+    run("kill", made)
+    assert CliRunner().invoke(program.main, ["sandbox", "get", made]).exit_code == 3
+    ran = CliRunner().invoke(program.main, ["quickstart"])
+    assert ran.exit_code == 0 and "hello from a sandbox" in ran.output
+
+
+def test_an_agent_is_tried_out_in_a_sandbox(
+    login: Login, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``nullspace agent dev``: the project goes up, and its command runs."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NULLSPACE_API_URL", login["base_url"])
+    monkeypatch.setenv("NULLSPACE_API_KEY", login["api_key"])
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "nullspace.agent.toml").write_text(
+        'name = "x"\nmode = "job"\nentrypoint = "echo agent"\n'
+    )
+    line = ["agent", "dev", "--project-dir", str(project), "--json"]
+    ran = CliRunner().invoke(program.main, line)
+    assert ran.exit_code == 0, ran.output
+    assert '"stdout": "agent\\n"' in ran.output

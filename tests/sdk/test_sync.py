@@ -63,6 +63,7 @@ def test_pages(login: Login) -> None:
         pages = Sandbox.list(query=SandboxQuery(template="paged"), limit=2, **login)
         assert pages.has_next
         assert [item.id for item in pages] == [one.id for one in made]
+        assert len(Sandbox.list(limit=2, **login).next_items()) == 2
     finally:
         for one in made:
             one.kill()
@@ -174,7 +175,7 @@ def test_previews(
     """URLs of a port, readiness of a real app, grants and their revocation; reserved ports."""
     port = unused_tcp_port
     host = f"{port}-{sandbox.id.replace('_', '-')}.edge.test:3001"
-    assert sandbox.get_host(port) == host
+    assert sandbox.get_host(port) == host == sandbox.get_host_info(port).host
     assert sandbox.get_url(port).startswith(f"http://{host}/?edge_token=")
     assert sandbox.get_websocket_url(port).startswith(f"ws://{host}/?edge_token=")
     preview = sandbox.get_preview_url(port)
@@ -185,7 +186,7 @@ def test_previews(
     assert not sandbox.wait_for_preview(port, timeout_secs=1, interval_ms=100).ready
     sandbox.commands.run("python3", app_command(port), background=True)
     assert sandbox.wait_for_preview(port, kind="http", path="/", timeout_secs=30).ready
-    assert len(sandbox.list_preview_urls(port=port)) == 5
+    assert len(sandbox.list_preview_urls(port=port)) == 6
     assert sandbox.list_preview_urls(port=port + 1) == []
     revoked = sandbox.revoke_preview_url(signed.grant.id)
     assert revoked.success and revoked.grant.status == "revoked"

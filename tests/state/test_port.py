@@ -7,11 +7,10 @@ from edge.state.port import RefusalReason, ResumeRefused, StatePort
 
 
 def test_refusals_say_why():
-    """A refusal carries its reason, and shows it when nobody gave a sentence."""
-    assert str(ResumeRefused(RefusalReason.TIMEOUT)) == "resume_timeout"
-    refusal = ResumeRefused(RefusalReason.FAILED, "no memory left on the host")
-    assert refusal.reason is RefusalReason.FAILED
-    assert str(refusal) == "no memory left on the host"
+    """A refusal carries its reason, and shows it."""
+    refusal = ResumeRefused(RefusalReason.TIMEOUT)
+    assert refusal.reason is RefusalReason.TIMEOUT
+    assert str(refusal) == "resume_timeout"
 
 
 def test_reasons_are_the_codes_on_the_wire():

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.flows.rawclient import RawClient
-from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp, fields_of
+from tests.flows.scriptedapp import AppConnection, Handler, ScriptedApp, echo_one, fields_of
 from tests.flows.stage import Preview, Stage, until
 
 MEGABYTE = 1 << 20
@@ -83,16 +83,6 @@ def first(*scripts: Script) -> Handler:
                 return
 
     return handler
-
-
-async def echo_one(connection: AppConnection, head: bytes) -> None:
-    """Answer with the request line and the body, as `echo` does."""
-    line = head.split(b"\r\n", 1)[0]
-    said = line + b"\n" + await connection.read_body(head)
-    if line.startswith(b"HEAD "):
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said))
-    else:
-        await connection.answer(said)
 
 
 async def count(connection: AppConnection, head: bytes) -> None:

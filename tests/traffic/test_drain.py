@@ -120,6 +120,20 @@ async def test_waiters_are_answered_at_their_deadline(make_stage: MakeStage) -> 
     client.close()
 
 
+async def test_who_connects_as_the_edge_begins_to_drain(stage: Stage) -> None:
+    """The kernel may have accepted a connection just before: it is told why it is closed."""
+    stage.edge.flow.draining = True
+    async with await stage.client() as client:
+        answer = await client.answer()
+        assert (answer.status, answer.code, answer.value("connection")) == (
+            503,
+            "edge_draining",
+            "close",
+        )
+        assert await client.at_end()
+    assert not len(stage.edge.connections)
+
+
 async def test_waiters_that_are_served_in_time(make_stage: MakeStage) -> None:
     """A wake that ends before the deadline serves its waiters as ever."""
     stage, ready = await make_stage(drain=PATIENT), asyncio.Event()

@@ -44,6 +44,27 @@ async def test_who_leaves_while_waiting_gives_the_place_back(stage: Stage, reset
     assert [head.split(b" ")[1] for head in app.requests] == [b"/later"]
 
 
+async def test_nobody_is_woken_for_a_client_that_left_during_a_look_up(stage: Stage) -> None:
+    """Its FIN came while the sandbox was looked up; that it is paused is known only after that."""
+    box, ready = stage.sandbox(await stage.app(), State.PAUSED), asyncio.Event()
+
+    async def slow(call: Call) -> web.StreamResponse:
+        await ready.wait()
+        return as_json(wire.sandbox_to_json(stage.plane.sandboxes[call.id]))
+
+    stage.plane.fault = slow
+    async with await stage.client() as client:
+        await client.send(box.get("/"))
+        await stage.plane.called("sandbox")
+        (connection,) = stage.edge.connections
+        client.end()
+        await until(lambda: connection.half_closed)
+        stage.plane.fault = None
+        ready.set()
+        assert await client.at_end()
+    assert idle(stage) and stage.plane.counts["resume"] == 0
+
+
 async def test_the_wait_is_part_of_what_is_told(stage: Stage) -> None:
     """A request that waited is counted apart from those that did not."""
     box = stage.sandbox(await stage.app(), State.PAUSED)

@@ -368,6 +368,19 @@ def mute_port() -> Iterator[int]:
         yield port
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", "no\0name", ""])
+async def test_a_host_that_is_no_name_at_all(make_stage: MakeStage, host: str) -> None:
+    """A record can say any text: that is a host nobody reaches, and no dial is begun again for ever."""
+    stage = await make_stage(wake={"refused_retry": 0})
+    app = await stage.app()
+    box, other = stage.sandbox(app, upstream=Upstream(host)), stage.sandbox(app)
+    async with await stage.client() as client:
+        answer = await client.ask(box.get())
+        assert (answer.status, answer.code) == (502, "edge_runtime_host_unreachable")
+        assert dials(stage)["unreachable"] == 1
+        await canary(client, other)
+
+
 @pytest.mark.parametrize("how", ["timeout", "unreachable"])
 async def test_a_host_that_cannot_be_reached(
     make_stage: MakeStage, mute_port: int, how: str

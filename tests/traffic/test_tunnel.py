@@ -7,12 +7,15 @@ import contextlib
 import hashlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
 from edge.core.reports import End
+from edge.core.settings import TcpSettings
+from edge.traffic.liveness import Liveness
 from edge.traffic.tunnel import Tunnel
+from tests.flows.stage import until
 
 MARK = 64 * 1024
 """The high-water mark of both transports, as `limits.buffer_bytes` sets it."""
@@ -80,7 +83,8 @@ class Stage:
         self.client, self.upstream, self.near = client, upstream, near
         self.ends: list[End] = []
         self.over = asyncio.Event()
-        self.tunnel = Tunnel(near[0], near[1], self._ended)
+        liveness = Liveness(TcpSettings(keepalive_idle=7, user_timeout=30.5))
+        self.tunnel = Tunnel(near[0], near[1], self._ended, liveness)
 
     def _ended(self, end: End) -> None:
         self.ends.append(end)
@@ -105,12 +109,6 @@ class Stage:
     def open(self, from_client: bytes = b"", from_upstream: bytes = b"") -> None:
         """Begin, with what came early."""
         self.tunnel.open(from_client=from_client, from_upstream=from_upstream)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells of."""
-    while not condition():  # noqa: ASYNC110  (the code under test has no event for a test to wait on)
-        await asyncio.sleep(0.001)
 
 
 async def connected() -> tuple[Peer, asyncio.Transport]:
@@ -219,6 +217,17 @@ async def test_half_close_passes_and_the_other_way_stays_open(stage: Stage, name
     assert await first.read(9000) == b"thank you" * 1000
     last.finish()
     assert await first.rest() == b""
+    await stage.over.wait()
+    assert stage.ends == [End.COMPLETE]
+
+
+async def test_a_fin_from_before_the_tunnel_is_passed_on(stage: Stage) -> None:
+    """A client may have sent its FIN before the 101: the upstream hears of it, and may still answer."""
+    stage.tunnel.open(from_client=b"early", from_upstream=b"", client_ended=True)
+    assert await stage.upstream.rest() == b"early"
+    await stage.upstream.send(b"late")
+    stage.upstream.finish()
+    assert await stage.client.rest() == b"late"
     await stage.over.wait()
     assert stage.ends == [End.COMPLETE]
 
@@ -410,13 +419,13 @@ async def test_a_peer_lost_while_it_stood_still(stage: Stage) -> None:
 
 
 async def test_the_kernel_watches_silent_peers(stage: Stage) -> None:
-    """Both connections are kept alive by the kernel, which gives up on undelivered bytes after 30 s."""
+    """Both connections are kept alive by the kernel, which gives up on undelivered bytes, as settings say."""
     stage.open()
     for transport in stage.near:
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_500
 
 
 async def test_sockets_that_are_not_tcp() -> None:

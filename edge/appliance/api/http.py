@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, SecretStr
 
 from edge.appliance.parts import PARTS, Parts
-from edge.appliance.problems import PAYLOAD_TOO_LARGE, ApiError, invalid
+from edge.appliance.problems import (
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    ApiError,
+    invalid,
+)
 from edge.appliance.requests import parse
 
 MAX_JSON = 1 << 20
@@ -64,9 +70,22 @@ async def read_body(request: web.Request, limit: int = MAX_JSON) -> bytes:
     return bytes(body)
 
 
+async def read_json_body(request: web.Request, limit: int = MAX_JSON) -> bytes:
+    """The body, if it is not said to be anything but JSON.
+
+    Raises `ApiError` (unsupported_media_type, payload_too_large, invalid_request).
+    """
+    said = request.headers.get(hdrs.CONTENT_TYPE)
+    media = (said or "").partition(";")[0].strip().lower()
+    other = media != "application/json" and not re.fullmatch(r"application/[^/]+\+json", media)
+    if said is not None and other and request.body_exists:
+        raise ApiError(UNSUPPORTED_MEDIA_TYPE)
+    return await read_body(request, limit)
+
+
 async def read(request: web.Request, model: type[B], limit: int = MAX_JSON) -> B:
-    """The body as a model. Raises `ApiError` (payload_too_large, invalid_request)."""
-    return parse(model, await read_body(request, limit))
+    """The body as a model. Raises as `read_json_body`."""
+    return parse(model, await read_json_body(request, limit))
 
 
 def sandbox_id(request: web.Request) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from edge.appliance.api.http import answer, one_of, parts, query, read_body, whole
+from edge.appliance.api.http import answer, one_of, parts, query, read_json_body, whole
 from edge.appliance.pools.definition import defined, label_filter, updated
 from edge.appliance.pools.pool import Pool, PoolState, PoolStatus
 from edge.appliance.pools.pools import MOST_POOLS, Pools
@@ -17,7 +17,7 @@ PATH = "/v1/template-warm-pools"
 
 async def create(request: web.Request) -> web.Response:
     """``POST``: 201 with the pool, which begins to fill."""
-    definition = defined(await read_body(request))
+    definition = defined(await read_json_body(request))
     return answer(pool_view(parts(request).pools.create(definition)), 201)
 
 
@@ -46,7 +46,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def update(request: web.Request) -> web.Response:
     """``PATCH {id}``: change what is named; the pool."""
-    body = await read_body(request)
+    body = await read_json_body(request)
     pool = _pool(request)
     parts(request).pools.redefine(pool, updated(pool.standing.definition, body))
     return answer(pool_view(pool))
@@ -60,22 +60,22 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def enable(request: web.Request) -> web.Response:
-    """``POST {id}/enable``."""
+    """``POST {id}/enable``: instances are made again."""
     return _switched(request, Pools.enable)
 
 
 async def disable(request: web.Request) -> web.Response:
-    """``POST {id}/disable``."""
+    """``POST {id}/disable``: its instances end, and none are made."""
     return _switched(request, Pools.disable)
 
 
 async def drain(request: web.Request) -> web.Response:
-    """``POST {id}/drain``."""
+    """``POST {id}/drain``: the same; disabled once the last one has ended."""
     return _switched(request, Pools.drain)
 
 
 async def reconcile(request: web.Request) -> web.Response:
-    """``POST {id}/reconcile``."""
+    """``POST {id}/reconcile``: try at once what has failed."""
     return _switched(request, Pools.reconcile)
 
 

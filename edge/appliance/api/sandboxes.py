@@ -18,7 +18,7 @@ from edge.appliance.api.http import (
     parts,
     query,
     read,
-    read_body,
+    read_json_body,
     sandbox_id,
     whole,
 )
@@ -47,7 +47,7 @@ DEFAULT_PAGE = 100
 
 async def create(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes``: 201 with the sandbox, running."""
-    body = await read_body(request)
+    body = await read_json_body(request)
     wanted = parse(Create, body)
     refuse_unpoolable(wanted)
     _offered(wanted)
@@ -115,14 +115,17 @@ async def hibernate(request: web.Request) -> web.Response:
 
 async def resume(request: web.Request) -> web.Response:
     """``POST /v1/sandboxes/{snapshot_id}/resume``: the sandbox of that snapshot, running."""
+    view: Json = {}
     # The same place in the path as everywhere; here it names a snapshot.
     snapshot = sandbox_id(request)
     if parts(request).copies.find(snapshot) is not None:
         raise ApiError(
             INCOMPATIBLE_SNAPSHOT, "The snapshot has files and no memory: create a sandbox from it."
         )
-    sandbox = await parts(request).sandboxes.resume(snapshot)
-    return answer(sandbox_view(sandbox))
+    await parts(request).sandboxes.resume(
+        snapshot, seen=lambda sandbox: view.update(sandbox_view(sandbox))
+    )
+    return answer(view)
 
 
 async def destroy(request: web.Request) -> web.Response:
@@ -177,6 +180,15 @@ async def _create(
     private, mask = _network(wanted, pattern)
     token = secrets.token_urlsafe(32) if private else None
     inactive = wanted.inactivity_timeout_ms
+    view: Json = {}
+
+    def kept(sandbox: Sandbox) -> None:
+        # As it is now: a moment later its timeout may have come already.
+        view.update(sandbox_view(sandbox))
+        # Without the token: only its digest is ever written. A repeat while we run gets it from memory; after
+        # a restart it would open a sandbox that runs no more.
+        keep(dict(view))
+
     with _setup(the_parts, wanted.volumes, pattern) as setup:
         # From here to the sandbox nothing is awaited: an instance always has an owner.
         checkout = await the_parts.pools.checkout(wanted, gone)
@@ -194,19 +206,17 @@ async def _create(
             mask_request_host=mask,
             traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
         )
-        sandbox = await the_parts.sandboxes.create(
+        await the_parts.sandboxes.create(
             plan,
             envs=wanted.envs or {},
             cwd=plan.cwd,
             timeout_ms=wanted.timeout_ms or DEFAULT_TIMEOUT_MS,
             timeout_action=wanted.action,
             place=checkout.place,
-            # Without the token: only its digest is ever written. A repeat while we run gets it from memory;
-            # after a restart it would open a sandbox that runs no more.
-            kept=lambda sandbox: keep(sandbox_view(sandbox)),
+            kept=kept,
             setup=setup,
         )
-    return sandbox_view(sandbox, traffic_access_token=token)
+    return view if token is None else view | {"traffic_access_token": token}
 
 
 def _network(wanted: Create, pattern: Pattern | None) -> tuple[bool, str | None]:

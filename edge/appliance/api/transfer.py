@@ -17,7 +17,13 @@ from edge.appliance.api.files import checked
 from edge.appliance.api.http import MAX_JSON, answer, parts, query, read, sandbox_id
 from edge.appliance.api.places import FOR_SANDBOXES, FOR_VOLUMES, files, place_id, used, volume_id
 from edge.appliance.file_requests import FileBatch, FileLink
-from edge.appliance.problems import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ApiError, invalid
+from edge.appliance.problems import (
+    NOT_IMPLEMENTED,
+    PAYLOAD_TOO_LARGE,
+    REQUEST_TIMEOUT,
+    ApiError,
+    invalid,
+)
 from edge.appliance.requests import parse
 from edge.appliance.runtime import NoSuchSandbox, RuntimeFault
 from edge.appliance.runtime.staged import Staged
@@ -109,6 +115,10 @@ async def upload_url(request: web.Request) -> web.Response:
 
 async def _link(request: web.Request, method: str) -> web.Response:
     wanted = await read(request, FileLink)
+    if wanted.archive_format is not None:
+        raise ApiError(
+            NOT_IMPLEMENTED, "Archives are not offered here.", {"field": "archive_format"}
+        )
     place = place_id(request)
     signed = parts(request).links.sign(method, place, wanted.path)
     path = FILE if volume_id(request) is None else VOLUME_FILE

@@ -51,7 +51,7 @@ class VolumeCreate(BaseModel):
     # What fits into the path of a URL as it is, because the published client puts it there so.
     name: Annotated[
         str,
-        Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\z"),
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
         AfterValidator(_name),
     ]
 

@@ -203,7 +203,10 @@ async def test_what_a_restart_left_can_be_read_and_not_changed(tmp_path: Path) -
             ("POST", "uploads", json.dumps(upload)),
             ("GET", "ws", None),
         ):
-            refused, _ = await after.raw(method, f"{sandbox}/{path}", data=body, headers=headers)
+            media = {"Content-Type": "application/json"} if path == "uploads" else {}
+            refused, _ = await after.raw(
+                method, f"{sandbox}/{path}", data=body, headers=headers | media
+            )
             assert refused.status == 409, path
         assert [path.name for path in work.parent.rglob("*")] == ["workspace", "f"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from service import KEY, Service
 
 from edge.appliance.api.http import answer, moment, number, one_of, page, whole
 from edge.appliance.audit import Doer
@@ -66,3 +67,27 @@ def test_answers_hold_whatever_text() -> None:
     """Lone surrogates from a client's JSON come back as they came."""
     body = answer({"a": "\ud800\u2603"}).body
     assert isinstance(body, bytes) and json.loads(body) == {"a": "\ud800\u2603"}
+
+
+@pytest.mark.parametrize(
+    ("media", "taken"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/merge-patch+json", True),
+        ("text/json", False),
+        ("application/jsonp", False),
+        ("application/x-www-form-urlencoded", False),
+        ("", False),
+    ],
+)
+async def test_bodies_are_json_unless_they_say_otherwise(
+    service: Service, media: str, taken: bool
+) -> None:
+    """JSON by any of its names is taken, everything else is 415; a body that is not there has no kind."""
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": media}
+    path = "/v1/sandboxes/sb_none/timeout"
+    answer, body = await service.raw("POST", path, data=b"{}", headers=headers)
+    assert answer.status == (400 if taken else 415), body
+    empty, _ = await service.raw("POST", path, headers=headers)
+    assert empty.status == 400
