@@ -8,7 +8,7 @@ place that renders it (``traffic/pages.py``); below that place nobody writes an 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -215,6 +215,12 @@ SANDBOX_RESUME_TIMEOUT = _row(
     "The sandbox did not become ready in time.",
     _WAIT,
 )  # fmt: skip
+APP_NOT_LISTENING = replace(
+    SANDBOX_RESUME_TIMEOUT,
+    message="The sandbox runs, but its app did not listen on this port in time.",
+    action="Start the app on this port and bind it to 0.0.0.0, then send the request again.",
+)
+"""The same code where it was the port that was waited for."""
 SANDBOX_RESUME_FAILED = _row(
     "sandbox_resume_failed", 503, True, Blame.CONTROL_PLANE,
     "The sandbox could not be resumed.",

@@ -28,6 +28,11 @@ from edge.traffic.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from edge.traffic.flow import Flow
 
+_WHERE_NOBODY_ANSWERS = {
+    errors.PREVIEW_SERVICE_NOT_READY: errors.EDGE_RUNTIME_HOST_UNREACHABLE,
+    errors.APP_NOT_LISTENING: errors.SANDBOX_RESUME_TIMEOUT,
+}
+"""What is said instead, where it is not the port that refuses."""
 _FIRST_STEP, _LONGEST_STEP = 0.005, 0.25
 """Seconds between two dials of a port that refused: short at first, because waking is a race."""
 
@@ -137,12 +142,12 @@ class Route:
         if _is_stranger(exchange):
             return Waiting(exchange, now, errors.PREVIEW_SERVICE_NOT_READY)
         if exchange.role is not Role.NONE:
-            return Waiting(exchange, exchange.deadline, errors.SANDBOX_RESUME_TIMEOUT)
+            return Waiting(exchange, exchange.deadline, errors.APP_NOT_LISTENING)
         since = self._record.running_since
         # A control plane's clock may run ahead of ours: a negative age is a young one.
         age = wake.window if since is None else max(0.0, self._flow.wall() - since)
         if age < wake.window:
-            return Waiting(exchange, now + wake.window - age, errors.SANDBOX_RESUME_TIMEOUT)
+            return Waiting(exchange, now + wake.window - age, errors.APP_NOT_LISTENING)
         return Waiting(exchange, now + wake.refused_retry, errors.PREVIEW_SERVICE_NOT_READY)
 
     def _pump(self) -> None:
@@ -213,10 +218,11 @@ class Route:
                 self._queue.append(waiting)
                 continue
             problem = waiting.problem
-            if outcome != "refused" and problem is errors.PREVIEW_SERVICE_NOT_READY:
-                problem = errors.EDGE_RUNTIME_HOST_UNREACHABLE
+            if outcome != "refused":
+                problem = _WHERE_NOBODY_ANSWERS.get(problem, problem)
             port = waiting.exchange.port
-            self._flow.unreachable(self._record.id, problem)
+            # As it is for other ports, too.
+            self._flow.unreachable(self._record.id, errors.PROBLEMS[problem.code])
             waiting.exchange.refuse(EdgeError(problem, {"port": port}))
 
     def _turn_strangers_away(self) -> None:

@@ -35,6 +35,7 @@ async def test_an_app_that_never_listens(make_stage: MakeStage) -> None:
     answer = await stage.ask(box.get())
     refused(answer, "sandbox_resume_timeout")
     assert answer.json["details"] == {"port": PORT}
+    assert "Start the app on this port" in answer.json["suggested_action"]
     assert stage.plane.counts["resume"] == 1
 
 
@@ -43,7 +44,9 @@ async def test_a_host_that_is_out_of_reach_after_a_wake(make_stage: MakeStage) -
     stage = await make_stage(wake={"window": 0.5}, deadlines={"connect": 0.2})
     box = stage.sandbox(await stage.app(), State.PAUSED)
     stage.plane.upstreams[box.id] = Upstream(NOWHERE)
-    refused(await stage.ask(box.get()), "sandbox_resume_timeout")
+    answer = await stage.ask(box.get())
+    refused(answer, "sandbox_resume_timeout")
+    assert "Start the app" not in answer.json["suggested_action"]
 
 
 async def test_a_sandbox_that_runs_with_nobody_on_the_port(make_stage: MakeStage) -> None:
