@@ -9,6 +9,7 @@ SUITE := tests
 JOBS := auto
 FUZZ_MINUTES := 10
 KILL_ROUNDS := 500
+CHAOS_MINUTES := 10
 
 # Newest of the tested versions first; newer ones are tried after them. A name that exists may still
 # not run (version managers leave such names behind) or lack venv (Debian's python3 does), so each
@@ -20,12 +21,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help peers setup run test fuzz soak check format bench image lock clean
+.PHONY: help peers setup run test fuzz soak chaos check format bench image lock clean
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo '  Variables: PYTHON=path of the Python to use; SUITE="tests/core -k head" limits make test,'
-	@echo '  JOBS=0 runs it in one process; FUZZ_MINUTES=60 make fuzz goes on for an hour.'
+	@echo '  JOBS=0 runs it in one process; FUZZ_MINUTES=60 make fuzz goes on for an hour,'
+	@echo '  CHAOS_MINUTES=60 make chaos as well.'
 
 setup: $(BIN)/.run-installed $(BIN)/.dev-installed ## Make .venv with everything for work on the project
 
@@ -45,8 +47,13 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 	done
 
 # Prints the seed of the history; KILL_SEED=... brings it back.
-soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill the control plane at work KILL_ROUNDS (500) times
+soak: $(BIN)/.run-installed $(BIN)/.dev-installed ## Parts of a fleet away for 10 s, then KILL_ROUNDS (500) kills at work
+	@CHAOS_AWAY=10 $(BIN)/python -m pytest -q --timeout=0 tests/fleet/test_chaos.py tests/fleet/test_plane_troubles.py
 	@KILL_ROUNDS=$(KILL_ROUNDS) $(BIN)/python -m pytest -q -s --timeout=0 tests/appliance/test_kill.py tests/appliance/volumes/test_kill.py
+
+# Prints the seed of each round; CHAOS_SEED=... brings it back.
+chaos: $(BIN)/.run-installed $(BIN)/.dev-installed ## Kill, stop and empty the parts of a fleet for CHAOS_MINUTES (10)
+	@$(BIN)/python -m tests.fleet.chaos $(CHAOS_MINUTES) $(CHAOS_SEED)
 
 check: $(BIN)/.run-installed $(BIN)/.dev-installed ## Formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

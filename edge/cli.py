@@ -23,7 +23,7 @@ from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
 from edge.ops.serve import work
 from edge.ops.server import build_edge
-from edge.ops.shared import Options
+from edge.ops.shared import REDIS_VARIABLE, Options
 from edge.ops.token_cli import token
 
 PORT = click.IntRange(0, 65535)
@@ -53,7 +53,10 @@ def cli() -> None:
     "--edge-port", type=PORT, default=3001, show_default=True, help="Edge; 0 = a free one."
 )
 @click.option(
-    "--admin-port", type=PORT, default=3002, show_default=True, help="Edge's admin; 0 = a free one."
+    "--admin-port",
+    type=PORT,
+    show_default="3001 + edges",
+    help="Edge's admin; 0 = a free one.",
 )
 @click.option(
     "--public-hostname", default="localhost", show_default=True, help="Domain of the previews."
@@ -70,17 +73,38 @@ def cli() -> None:
     "--window", type=float, default=20.0, show_default=True, help="Wake window in seconds."
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Edge processes."
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes of an edge, behind one port.",
 )
-def dev(**options: Any) -> None:
-    """Control plane, edge and a demo sandbox on this machine.
+@click.option(
+    "--edges",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="A fleet of that many, each with the next port.",
+)
+@click.option(
+    "--redis-url",
+    envvar=REDIS_VARIABLE,
+    show_envvar=True,
+    metavar="URL",
+    help="Redis or Valkey between control plane and edges. Without it edges follow the control plane over HTTP.",
+)
+def dev(admin_port: int | None, **options: Any) -> None:
+    """Control plane, edge (or several) and a demo sandbox on this machine.
 
     The API key is taken from NULLSPACE_API_KEY, or made and printed.
     """
+    if admin_port is None:
+        admin_port = 3001 + options["edges"]  # behind the edges, where they have their usual ports
     api_key = os.environ.get("NULLSPACE_API_KEY") or f"nsk_{secrets.token_hex(16)}"
     if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
         raise click.UsageError("NULLSPACE_API_KEY must be printable ASCII without blanks")
-    sys.exit(run(Dev(Options(api_key=api_key, **options), os.environ).run()))
+    settled = Options(api_key=api_key, admin_port=admin_port, **options)
+    sys.exit(run(Dev(settled, os.environ).run()))
 
 
 @cli.command()

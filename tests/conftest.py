@@ -19,7 +19,7 @@ BLOCKED = 5.0
 """The same by the clock on the wall; lots, because CI machines are shared."""
 
 _HEARTBEAT = 0.1
-_ON_UVLOOP = frozenset({"traffic", "flows", "sdk", "conformance", "peers", "properties"})
+_ON_UVLOOP = frozenset({"traffic", "flows", "fleet", "sdk", "conformance", "peers", "properties"})
 
 
 def pytest_asyncio_loop_factories(

@@ -1,4 +1,4 @@
-"""Usage that edges report: each batch counts once, however often it arrives, also after a restart."""
+"""Usage that edges report: each batch counts once, however often and in whatever order it arrives, also after a restart."""
 
 from __future__ import annotations
 

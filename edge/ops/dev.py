@@ -1,32 +1,36 @@
-"""``preview-edge dev``: control plane and edge as two child processes that speak the HTTP state port.
+"""``preview-edge dev``: a control plane and one edge or several, child processes that speak the state port.
 
 The parent generates what they share (service token, cookie key), hands it over by standard input and by
-a private file, and watches: a child that dies takes everything down, a signal ends the edge first and
-then the control plane, which ends its sandboxes.
+private files, and watches: a child that dies takes everything down, a signal ends the edges first and
+then the control plane, which ends its sandboxes. Several edges are a fleet: with ``--redis-url`` the
+control plane publishes to that Redis and the edges follow it there, without it they all follow the
+control plane itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from edge.core.settings import RedisSettings
+from edge.ops.addresses import check_addresses
 from edge.ops.children import Child, ChildEnded
-from edge.ops.configuration import CONFIG_VARIABLE, PREFIX
+from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, load_settings
 from edge.ops.operator import Door, kept
-from edge.ops.process import StartError, Stop, cannot_listen
+from edge.ops.process import StartError, Stop
 from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
 from edge.ops.shared import OWN_VARIABLES, Options, Shared
 from edge.wake.scope import Scope
 
 CONTROL_PLANE = (sys.executable, "-m", "edge.appliance", "--config", "-")
 EDGE = (sys.executable, "-m", "edge", "serve", "--tied", "--config")
+
+CONTROL_PLANE_NAME = "control plane"
 
 _PRIVATE = OWN_VARIABLES | {CONFIG_VARIABLE, "NULLSPACE_API_KEY"}
 
@@ -58,6 +62,7 @@ class Dev:
         self._children: list[Child] = []
         self._held: list[str] | None = []
         self._kept = ExitStack()
+        self._redis = RedisSettings()
 
     async def run(self) -> int:
         """Until a signal (0) or the death of a child (1). Raises `StartError`, `ConfigurationError`."""
@@ -74,19 +79,7 @@ class Dev:
 
     def _check(self) -> None:
         options = self._options
-        if not _is_loopback(options.host):
-            raise StartError(
-                f"--host: {options.host} is not a loopback address; sandboxes run commands as you, so "
-                "dev stays on this machine (127.0.0.1)"
-            )
-        asked = {"--api-port": options.api_port, "--edge-port": options.edge_port}
-        asked["--admin-port"] = options.admin_port
-        fixed = [port for port in asked.values() if port]
-        if len(set(fixed)) != len(fixed):
-            raise StartError("--api-port, --edge-port and --admin-port must differ from each other")
-        for name, port in asked.items():
-            if port:
-                _try_port(name, options.host, port)
+        check_addresses(options)
         try:
             options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as e:
@@ -95,34 +88,31 @@ class Dev:
             ) from None
         with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
             # Once with any port, so that a wrong setting is told before a process is started.
-            self._shared.write_for_edge(Path(folder), options.api_port or 1, self._environ)
+            file = self._shared.write_for_edge(Path(folder), options.api_port or 1, self._environ)
+            self._redis = load_settings(file, self._environ).redis
 
     # --- Start --------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        control_plane = await self._child("control plane", self._command)
-        control_plane.tell(self._shared.for_control_plane())
+        options = self._options
+        control_plane = await self._child(CONTROL_PLANE_NAME, self._command)
+        control_plane.tell(self._shared.for_control_plane(self._redis))
         said = await control_plane.heard("listening")
         api_port = _port(said)
+        api = base_url(options.host, api_port)
         # Only now: until it listens, the directory may be another one's.
-        door = Door(base_url(self._options.host, api_port), self._shared.service_token)
-        self._kept.enter_context(kept(self._options.data_dir, door))
-        with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
-            file = self._shared.write_for_edge(Path(folder), api_port, self._environ)
-            edge = await self._child("edge", (*EDGE, str(file)))
-            listening = await edge.heard("listening")
-        edge_port, admin_port = _port(listening), _port(listening, "admin_port")
-        control_plane.tell(
-            {"public_port": edge_port, "reserved_ports": [api_port, edge_port, admin_port]}
-        )
-        demo = await control_plane.heard("demo") if self._options.demo else None
-        host = self._options.host
+        self._kept.enter_context(kept(options.data_dir, Door(api, self._shared.service_token)))
+        ports = await self._start_edges(api_port)
+        (first, _), *_ = ports
+        reserved = [api_port, *(port for pair in ports for port in pair)]
+        control_plane.tell({"public_port": first, "reserved_ports": reserved})
+        demo = await control_plane.heard("demo") if options.demo else None
         addresses = Addresses(
-            api=base_url(host, api_port),
-            edge=base_url(host, edge_port),
-            admin=base_url(host, admin_port),
-            api_key=self._options.api_key,
-            data_dir=str(self._options.data_dir),
+            api=api,
+            edges=[(base_url(options.host, p), base_url(options.host, a)) for p, a in ports],
+            api_key=options.api_key,
+            data_dir=str(options.data_dir),
+            redis=options.redis_url,
         )
         for line in self._held or ():
             _print(line)
@@ -130,9 +120,22 @@ class Dev:
         in_error = said.get("in_error")
         _print(banner(addresses, demo, in_error=in_error if isinstance(in_error, int) else 0))
 
+    async def _start_edges(self, api_port: int) -> list[tuple[int, int]]:
+        """Start them all at once; where each listens, for traffic and for admins."""
+        with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
+            edges = []
+            for number in range(self._options.edges):
+                file = self._shared.write_for_edge(Path(folder), api_port, self._environ, number)
+                name = f"edge-{number + 1}" if self._options.edges > 1 else "edge"
+                edges.append(await self._child(name, (*EDGE, str(file))))
+            said = [await edge.heard("listening") for edge in edges]
+        return [(_port(one), _port(one, "admin_port")) for one in said]
+
     async def _child(self, name: str, command: Sequence[str]) -> Child:
+        is_edge = name != CONTROL_PLANE_NAME
+
         def complain(line: str) -> None:
-            text = edge_line(line) if name == "edge" else printable(f"{name}: {line}")
+            text = edge_line(line, name) if is_edge else printable(f"{name}: {line}")
             if text is None:
                 return
             if self._held is not None:
@@ -144,7 +147,7 @@ class Dev:
             except OSError:
                 pass  # The terminal is gone; a signal will follow.
 
-        environ = self._environ if name == "edge" else self._bare_environ
+        environ = self._environ if is_edge else self._bare_environ
         child = await Child.start(name, command, environment=environ, on_error_line=complain)
         self._children.append(child)
         return child
@@ -177,10 +180,12 @@ class Dev:
         return 1
 
     async def _stop(self) -> None:
-        """The edge first, so that its drain still has a control plane to report to."""
-        patience = {"edge": EDGE_PATIENCE, "control plane": CONTROL_PLANE_PATIENCE}
-        for child in reversed(self._children):
-            await child.stop(patience[child.name])
+        """The edges first, so that their drain still has a control plane to report to."""
+        edges = [child for child in self._children if child.name != CONTROL_PLANE_NAME]
+        await asyncio.gather(*(edge.stop(EDGE_PATIENCE) for edge in edges))
+        for child in self._children:
+            if child not in edges:
+                await child.stop(CONTROL_PLANE_PATIENCE)
         self._kept.close()
         await self._scope.close()
 
@@ -188,7 +193,7 @@ class Dev:
         """The second signal: no more drain, but workers and sandboxes must still be ended."""
         for child in self._children:
             child.signal(signal.SIGTERM)
-            if child.name == "edge":
+            if child.name != CONTROL_PLANE_NAME:
                 asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
 
 
@@ -199,25 +204,6 @@ def _how(child: Child) -> str:
     if status < 0:
         return f"killed by {signal.Signals(-status).name}"
     return f"exit status {status}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _try_port(name: str, host: str, port: int) -> None:
-    """Raises `StartError` when nobody could listen there now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as e:
-            raise cannot_listen(name, host, port, e) from None
 
 
 def _port(said: Mapping[str, object], key: str = "port") -> int:

@@ -18,6 +18,7 @@ _LEVEL_OF = {
     "worker_died": "error",
     "ack_given_up": "warning",
     "keys_unusable": "warning",
+    "redis_left": "warning",
     "usage_given_up": "warning",
     "usage_not_kept": "warning",
     "usage_unreadable": "warning",

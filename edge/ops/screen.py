@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 _PHASES = (("resume_ms", "resume"), ("listen_ms", "listen"), ("first_byte_ms", "first byte"))
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where everything listens, as base URLs, and the key for the API."""
+    """Where everything listens, as base URLs, and the key for the API.
+
+    ``edges`` are pairs: where it takes traffic, where its admin listener is.
+    """
 
     api: str
-    edge: str
-    admin: str
+    edges: Sequence[tuple[str, str]]
     api_key: str
     data_dir: str
+    redis: str | None = field(default=None, repr=False)
 
 
 def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error: int = 0) -> str:
@@ -30,8 +34,7 @@ def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error:
         ("API", addresses.api),
         ("API key", addresses.api_key),
         ("console", f"{addresses.api}/console"),
-        ("edge", addresses.edge),
-        ("admin", f"{addresses.admin}/metrics, /readyz, /healthz"),
+        *_edge_rows(addresses),
         ("data", addresses.data_dir),
     ]
     if demo is not None:
@@ -60,6 +63,29 @@ def _left(addresses: Addresses, in_error: int) -> list[str]:
     ]
 
 
+def _edge_rows(addresses: Addresses) -> list[tuple[str, str]]:
+    if len(addresses.edges) == 1:
+        ((edge, admin),) = addresses.edges
+        rows = [("edge", edge), ("admin", f"{admin}/metrics, /readyz, /healthz")]
+    else:
+        # Links carry the port of the first; a preview is the same at each of them.
+        rows = [
+            (f"edge-{number}", f"{edge}  (admin {admin})")
+            for number, (edge, admin) in enumerate(addresses.edges, 1)
+        ]
+    if addresses.redis is not None:
+        rows.append(("redis", without_secrets(addresses.redis)))
+    elif len(addresses.edges) > 1:
+        rows.append(("redis", "none: each edge follows the control plane itself (--redis-url)"))
+    return rows
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user, password and query, fit for a screen."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _commands(addresses: Addresses, demo: Mapping[str, object] | None) -> list[str]:
     sandboxes = f"{addresses.api}/v1/sandboxes"
     curl = f"curl -s -H 'Authorization: Bearer {addresses.api_key}'"
@@ -76,33 +102,33 @@ def _commands(addresses: Addresses, demo: Mapping[str, object] | None) -> list[s
     return [try_first, try_next, f"{install} && {login} {script}"]
 
 
-def edge_line(line: str) -> str | None:
-    """One line of the edge's event log for people; None for what they need not see."""
+def edge_line(line: str, name: str = "edge") -> str | None:
+    """One line of an edge's event log for people; None for what they need not see."""
     try:
         event = json.loads(line)
     except ValueError:
         event = None
     if not isinstance(event, dict):
-        return printable(f"edge: {line}") if line else None
+        return printable(f"{name}: {line}") if line else None
     if event.get("event") == "wake":
-        return wake_line(event)
+        return wake_line(event, "" if name == "edge" else f"{name} ")
     if event.get("level") in ("warning", "error"):
         rest = {k: v for k, v in event.items() if k not in ("time", "level", "event")}
         told = ", ".join(f"{key} {value}" for key, value in rest.items())
-        return printable(f"edge: {str(event.get('event')).replace('_', ' ')}: {told}")
+        return printable(f"{name}: {str(event.get('event')).replace('_', ' ')}: {told}")
     return None
 
 
-def wake_line(event: Mapping[str, object]) -> str:
+def wake_line(event: Mapping[str, object], who: str = "") -> str:
     """``12:34:56  woke sb_1 for GET / (3 waiting): resume 7 ms, listen 1 ms, first byte 2 ms``."""
     clock = str(event.get("time", ""))[11:19]
     waiters = event.get("waiters")
     company = f" ({waiters} waiting)" if isinstance(waiters, int) and waiters > 1 else ""
-    what = f"{clock}  woke {event.get('sandbox')} for {event.get('woken_by')}{company}"
+    what = f"{clock}  {who}woke {event.get('sandbox')} for {event.get('woken_by')}{company}"
     phases = [f"{name} {_shown(event.get(key))}" for key, name in _PHASES]
     outcome = event.get("outcome")
     if outcome != "ok":
-        what = what.replace("  woke ", "  could not wake ", 1)
+        what = what.replace(f"  {who}woke ", f"  {who}could not wake ", 1)
         return printable(f"{what}: {outcome} (resume {_shown(event.get('resume_ms'))})")
     return printable(f"{what}: {', '.join(phases)}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from edge.core.credentials import Keys
+from edge.core.reports import Observer
 from edge.core.settings import Settings
 from edge.core.token_cache import TokenCache
 from edge.ops.admin import Admin
@@ -80,7 +81,7 @@ class Edge:
 
         self._work = Scope(observer.crashed)
         self._background = Background(observer.crashed)
-        self._state_port = state_port or _state_port(settings, edge_id, clock)
+        self._state_port = state_port or _state_port(settings, edge_id, clock, observer)
         self._tokens = TokenCache(settings.tokens.cache_entries)
         self.keys = KeyStore(settings.tokens, settings.cookie, self._keys_changed, observer)
         self.catalog = Catalog(self._state_port, settings.catalog, clock=clock, observer=observer)
@@ -280,8 +281,10 @@ def build_edge(
         raise ConfigurationError(str(e)) from None
 
 
-def _state_port(settings: Settings, edge_id: str, clock: Callable[[], float]) -> StatePort:
+def _state_port(
+    settings: Settings, edge_id: str, clock: Callable[[], float], observer: Observer
+) -> StatePort:
     control = HttpStatePort(settings.control_plane, edge_id)
     if settings.redis.url is None:
         return control
-    return RedisStatePort(settings.redis, control, edge_id, clock=clock)
+    return RedisStatePort(settings.redis, control, edge_id, clock=clock, note=observer.event)

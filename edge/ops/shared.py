@@ -1,4 +1,4 @@
-"""What ``preview-edge dev`` settles for both of its children: addresses, secrets, and who decides what."""
+"""What ``preview-edge dev`` settles for its children: addresses, secrets, and who decides what."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.core.settings import RedisSettings
 from edge.ops.configuration import ConfigurationError, load_settings, variable_of
 from edge.ops.screen import base_url
 
@@ -16,18 +17,26 @@ ISSUER = "preview-edge-dev"
 _OWN = (
     *("public_hostname", "public_scheme", "public_port"),
     *("listen.host", "listen.port", "listen.admin_host", "listen.admin_port", "listen.workers"),
-    *("control_plane.url", "control_plane.token", "cookie.keys"),
+    *("control_plane.url", "control_plane.token", "control_plane.edge_id", "cookie.keys"),
+    *("redis.url",),
     *("tokens.issuer", "tokens.jwks_url", "tokens.jwks_file"),
 )
 OWN_VARIABLES = frozenset(map(variable_of, _OWN))
-"""Environment variables that would part the edge from its control plane; all others count as ever."""
+"""Environment variables that would part an edge from its control plane; all others count as ever."""
 
-_OPTION_OF = {"public_hostname": "--public-hostname", "wake.window": "--window"}
+REDIS_VARIABLE = variable_of("redis.url")
+"""Stands for ``--redis-url``, so that a password need not be in anybody's command line."""
+
+_OPTION_OF = {
+    "public_hostname": "--public-hostname",
+    "redis.url": "--redis-url",
+    "wake.window": "--window",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line of ``dev``. Ports may be 0; ``window`` is in seconds."""
+    """The command line of ``dev``. Ports may be 0; ``window`` is in seconds; ``edges`` is how many."""
 
     host: str
     api_port: int
@@ -39,6 +48,14 @@ class Options:
     window: float
     workers: int
     api_key: str
+    edges: int = 1
+    redis_url: str | None = field(default=None, repr=False)
+
+    def ports_of(self, number: int) -> tuple[int, int]:
+        """Traffic and admin port of an edge, the first of which is 0. A port of 0 stays 0."""
+        ports = (self.edge_port, self.admin_port)
+        edge, admin = (port + number if port else 0 for port in ports)
+        return edge, admin
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +66,16 @@ class Shared:
     service_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     cookie_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
-    def write_for_edge(self, folder: Path, api_port: int, environ: Mapping[str, str]) -> Path:
-        """Write the edge's settings file, and see whether it can be used with the environment over it.
+    def write_for_edge(
+        self, folder: Path, api_port: int, environ: Mapping[str, str], number: int = 0
+    ) -> Path:
+        """Write an edge's settings file, and see whether it can be used with the environment over it.
 
         Raises `ConfigurationError`, in the words of who typed an option or set a variable.
         """
-        file = folder / "edge.toml"
+        file = folder / f"edge-{number + 1}.toml"
         file.touch(mode=0o600)
-        file.write_text(_toml(self._for_edge(api_port)))
+        file.write_text(_toml(self._for_edge(api_port, number)))
         try:
             load_settings(file, environ)
         except ConfigurationError as e:
@@ -66,10 +85,11 @@ class Shared:
             raise ConfigurationError(complaint) from None
         return file
 
-    def _for_edge(self, api_port: int) -> dict[str, dict[str, object]]:
+    def _for_edge(self, api_port: int, number: int) -> dict[str, dict[str, object]]:
         options = self.options
         api = base_url(options.host, api_port)
-        return {
+        port, admin_port = options.ports_of(number)
+        groups: dict[str, dict[str, object]] = {
             "": {
                 "public_hostname": options.public_hostname,
                 "public_scheme": "http",
@@ -77,12 +97,16 @@ class Shared:
             },
             "listen": {
                 "host": options.host,
-                "port": options.edge_port,
+                "port": port,
                 "admin_host": options.host,
-                "admin_port": options.admin_port,
+                "admin_port": admin_port,
                 "workers": options.workers,
             },
-            "control_plane": {"url": api, "token": self.service_token},
+            "control_plane": {
+                "url": api,
+                "token": self.service_token,
+                "edge_id": f"edge-{number + 1}",
+            },
             "tokens": {"issuer": ISSUER, "jwks_url": f"{api}/.well-known/jwks.json"},
             "cookie": {"keys": [{"kid": "dev", "secret": self.cookie_key}]},
             "wake": {"window": options.window},
@@ -90,11 +114,16 @@ class Shared:
             # Somebody waits at the terminal for Ctrl-C to be done.
             "drain": {"timeout": 2.0, "waiters": 0.5, "tunnels": 0.5},
         }
+        if options.redis_url is not None:
+            groups["redis"] = {"url": options.redis_url}
+        return groups
 
-    def for_control_plane(self) -> dict[str, object]:
-        """What the control plane reads from its standard input."""
+    def for_control_plane(self, redis: RedisSettings) -> dict[str, object]:
+        """What the control plane reads from its standard input. ``redis`` is what the edges use."""
         options = self.options
-        ports = (options.api_port, options.edge_port, options.admin_port)
+        edges = [port for number in range(options.edges) for port in options.ports_of(number)]
+        ports = (options.api_port, *edges)
+        url = redis.url.get_secret_value() if redis.url is not None else None
         return {
             "host": options.host,
             "port": options.api_port,
@@ -107,6 +136,7 @@ class Shared:
             "data_dir": str(options.data_dir.resolve()),
             "demo": options.demo,
             "reserved_ports": [port for port in ports if port],
+            "redis": redis.model_dump(mode="json") | {"url": url},
             "await_edge": True,
         }
 

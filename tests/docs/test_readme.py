@@ -21,8 +21,7 @@ def test_the_first_screen_is_the_one_dev_prints() -> None:
     """The rows of the quick start, in their order, with the addresses of the defaults."""
     addresses = Addresses(
         api="http://127.0.0.1:3000",
-        edge="http://127.0.0.1:3001",
-        admin="http://127.0.0.1:3002",
+        edges=[("http://127.0.0.1:3001", "http://127.0.0.1:3002")],
         api_key="nsk_...",
         data_dir=".preview-edge",
     )

@@ -46,6 +46,10 @@ class ControlPlane:
         """New incarnations begun since the start, by sandbox."""
         self.crashes: list[str] = []
         """Mistakes of a test's own script; `Stage` fails the test for them."""
+        self.on_call: Callable[[Call], None] = lambda _: None
+        """Hears of every call before it is answered."""
+        self.on_record: Callable[[SandboxRecord | GrantRecord], None] = lambda _: None
+        """Hears of every record that watchers are told of: a publisher's place."""
         self.on_resume: Script = resume
         self.on_grant: Script | None = None
         self.fault: Script | None = None
@@ -109,6 +113,7 @@ class ControlPlane:
             self._changes.append(change)
             for queue in self._watchers:
                 queue.put_nowait(change)
+            self.on_record(record)
         self._notify()
         return record
 
@@ -182,6 +187,7 @@ class ControlPlane:
             call = Call(kind, request.match_info.get("id", ""), request, await request.read(), self)
             self.calls.append(call)
             self.counts[kind] += 1
+            self.on_call(call)
             self._notify()
             # Looked at now, not when the routes were made: scripts change during a test.
             try:

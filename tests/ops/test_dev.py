@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from bench.ports import free_port
 from edge.ops.dev import EDGE_PATIENCE
 from tests.ops.programs import PREVIEW_EDGE, Program, eventually, family, fetch
 from tests.ops.test_server import spellings
+from tests.state.redis.valkey import Valkey
 
 FREE = ("--api-port", "0", "--edge-port", "0", "--admin-port", "0")
 KEY = "nsk_the_key_of_this_test"
@@ -318,6 +320,62 @@ def test_a_signal_before_everything_is_up(tmp_path: Path) -> None:
         dev.signal(signal.SIGTERM)
         assert dev.ended() == 0
         assert nothing_left(dev)
+
+
+# --- A fleet ----------------------------------------------------------------------------------------
+
+HUSH = "a-password-nobody-may-see"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dev]:
+    """Three edges over a Redis that wants a password, or (``without``) over none."""
+    with_redis = getattr(request, "param", "") != "without"
+    valkey = Valkey(tmp_path / "redis", password=HUSH)
+    try:
+        if with_redis:
+            asyncio.run(valkey.start())
+        environ = {"PREVIEW_EDGE_REDIS__URL": valkey.url} if with_redis else {}
+        folder = tmp_path / "dev"
+        with Dev(folder, "--edges", "3", "--no-demo", **environ) as one:
+            one.up()
+            yield one
+    finally:
+        valkey.kill()
+
+
+def at(dev: Dev, number: int, url: str) -> tuple[int, bytes]:
+    """Status and body of a preview asked for at one of the edges."""
+    found = re.match(r"http://127\.0\.0\.1:(\d+)", dev.row(f"edge-{number}"))
+    assert found
+    status, _, body = fetch(re.sub(r":\d+/", f":{found[1]}/", url, count=1))
+    return status, body
+
+
+@pytest.mark.parametrize("fleet", ["with", "without"], indirect=True)
+def test_a_fleet_on_a_laptop(fleet: Dev, request: pytest.FixtureRequest) -> None:
+    """Every edge serves every preview, one wake is enough for all; a password is in no command line and no output."""
+    sandbox, url, _ = fleet.sandbox(SERVER)
+    for number in (1, 2, 3):
+        fleet.until(lambda number=number: at(fleet, number, url)[0] == 200)
+        admin = fleet.row(f"edge-{number}").partition("(admin ")[2].removesuffix(")")
+        assert fetch(admin + "/readyz")[0] == 200
+    fleet.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
+    assert at(fleet, 3, url)[0] == 200
+    fleet.until(lambda: f"edge-3 woke {sandbox} for GET /" in fleet.out)
+    said = fleet.api("POST", f"/v1/sandboxes/{sandbox}/exec", {"command": "env"})["stdout"]
+    log = (fleet.folder / fleet.row("data") / "access.log").read_text()
+    commands = " ".join(family(fleet.folder).values())
+    assert HUSH not in fleet.out + fleet.err + said + log + commands
+    assert fleet.row("redis").startswith(
+        "redis://127.0.0.1:" if "without" not in request.node.name else "none: each edge follows"
+    )
+    os.kill(child(fleet, "edge-2.toml"), signal.SIGKILL)
+    assert fleet.ended() == 1
+    assert (
+        fleet.err == "preview-edge: the edge-2 has ended (killed by SIGKILL); stopping the rest\n"
+    )
+    assert nothing_left(fleet)
 
 
 # --- What goes wrong --------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from edge.ops.screen import Addresses, banner, base_url, edge_line
+from edge.ops.screen import Addresses, banner, base_url, edge_line, without_secrets
 
 ADDRESSES = Addresses(
-    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "nsk_k", "d"
+    "http://127.0.0.1:1", [("http://127.0.0.1:2", "http://127.0.0.1:3")], "nsk_k", "d"
 )
+SECOND = ("http://127.0.0.1:4", "http://127.0.0.1:5")
 DEMO: dict[str, object] = {
     "event": "demo",
     "sandbox_id": "sb_12345678",
@@ -54,6 +56,31 @@ def test_the_preview_link_stands_first_and_is_quoted_in_commands() -> None:
     text = banner(ADDRESSES, DEMO)
     assert text.splitlines()[1].split() == ["preview", DEMO["link"]]
     assert commands(text)[1] == f"curl -s '{DEMO['url']}'"
+
+
+def test_a_fleet_has_a_row_for_each_edge_and_one_for_redis() -> None:
+    """Its user and password stay out; a fleet without Redis is told what it does instead."""
+    fleet = replace(ADDRESSES, edges=[*ADDRESSES.edges, SECOND])
+    rows = banner(fleet, None).splitlines()
+    assert "  edge-1   http://127.0.0.1:2  (admin http://127.0.0.1:3)" in rows
+    assert "  edge-2   http://127.0.0.1:4  (admin http://127.0.0.1:5)" in rows
+    assert any(row.startswith("  redis    none: each edge follows") for row in rows)
+    text = banner(replace(fleet, redis="redis://me:hush@127.0.0.1:6379/2?password=hush"), None)
+    assert "  redis    redis://127.0.0.1:6379/2" in text.splitlines() and "hush" not in text
+    assert "redis" not in banner(ADDRESSES, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h", "redis://h"),
+        ("rediss://u:p@[::1]:1/0", "rediss://[::1]:1/0"),
+        ("redis://u:p@ss@h:1", "redis://h:1"),
+    ],
+)
+def test_urls_without_what_is_secret(url: str, shown: str) -> None:
+    """Whatever stands before the last at sign."""
+    assert without_secrets(url) == shown
 
 
 def event(**fields: object) -> str:
@@ -104,6 +131,14 @@ def test_a_wake_that_failed_says_why() -> None:
 def test_other_lines(line: str, shown: str | None) -> None:
     """Troubles are shown, routine is not."""
     assert edge_line(line) == shown
+
+
+def test_lines_of_a_fleet_say_whose_they_are() -> None:
+    """Wakes that went well, wakes that did not, and the rest."""
+    woke = {"event": "wake", "sandbox": "s", "woken_by": "GET /"}
+    assert "  edge-2 woke s for" in str(edge_line(event(**woke, outcome="ok"), "edge-2"))
+    assert "  edge-2 could not wake s" in str(edge_line(event(**woke, outcome="no"), "edge-2"))
+    assert edge_line("Traceback", "edge-2") == "edge-2: Traceback"
 
 
 def test_a_path_cannot_command_the_terminal() -> None:

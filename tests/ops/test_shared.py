@@ -30,7 +30,7 @@ def test_both_children_are_told_the_same(tmp_path: Path) -> None:
     """Edge and control plane agree about hostname, ports, issuer, token and where each other is."""
     shared = Shared(OPTIONS)
     edge = load_settings(shared.write_for_edge(tmp_path, 3000, {}), {})
-    plane = read_config(json.dumps(shared.for_control_plane()))
+    plane = read_config(json.dumps(shared.for_control_plane(edge.redis)))
     assert edge.public_hostname == plane.public_hostname == "localhost"
     assert edge.public_scheme == plane.public_scheme == "http"
     assert edge.public_port == plane.public_port == 3001
@@ -41,6 +41,26 @@ def test_both_children_are_told_the_same(tmp_path: Path) -> None:
     assert plane.reserved_ports == (3000, 3001)
     assert (edge.wake.window, edge.listen.workers) == (7.0, 2)
     assert edge.log.access == str(Path("data/access.log").resolve())
+    assert edge.redis.url is None and plane.redis == edge.redis
+
+
+def test_a_fleet_shares_all_but_names_and_ports(tmp_path: Path) -> None:
+    """And Redis as the environment has it, so that nobody publishes where nobody listens."""
+    shared = Shared(replace(OPTIONS, edges=3, admin_port=4001, redis_url="redis://:hush@h/1"))
+    environ = {"PREVIEW_EDGE_REDIS__PREFIX": "mine"}
+    files = [shared.write_for_edge(tmp_path, 3000, environ, number) for number in range(3)]
+    edges = [load_settings(file, environ) for file in files]
+    plane = read_config(json.dumps(shared.for_control_plane(edges[0].redis)))
+    assert [edge.listen.port for edge in edges] == [3001, 3002, 3003]
+    assert [edge.listen.admin_port for edge in edges] == [4001, 4002, 4003]
+    assert len({edge.control_plane.edge_id for edge in edges}) == 3
+    assert plane.reserved_ports == (3000, 3001, 4001, 3002, 4002, 3003, 4003)
+    assert plane.redis == edges[0].redis == edges[2].redis
+    assert plane.redis.prefix == "mine" and plane.redis.url is not None
+    assert plane.redis.url.get_secret_value() == "redis://:hush@h/1"
+    assert "hush" not in repr(shared)
+    alike = [edge.model_copy(update={"listen": None, "control_plane": None}) for edge in edges]
+    assert alike[0] == alike[1] == alike[2]
 
 
 def test_secrets_are_new_each_time_and_not_shown(tmp_path: Path) -> None:
@@ -58,6 +78,9 @@ def test_secrets_are_new_each_time_and_not_shown(tmp_path: Path) -> None:
         (replace(OPTIONS, window=float("nan")), "--window: must be a finite number"),
         (replace(OPTIONS, window=float("inf")), "--window: must be a finite number"),
         (replace(OPTIONS, public_hostname="http://x"), "--public-hostname: must be a DNS name"),
+        (replace(OPTIONS, redis_url="http://:hush@h"), "--redis-url: must begin with redis"),
+        (replace(OPTIONS, redis_url="redis://:hush@h:port"), "--redis-url: must be like redis://"),
+        (replace(OPTIONS, redis_url="redis://:hush@:0"), "--redis-url: must name a host"),
         (replace(OPTIONS, public_hostname='x"\ny'), "--public-hostname: must be a DNS name"),
     ],
 )
@@ -66,6 +89,7 @@ def test_a_bad_option_is_told_by_its_name(tmp_path: Path, options: Options, said
     with pytest.raises(ConfigurationError) as caught:
         Shared(options).write_for_edge(tmp_path, 3000, {})
     assert str(caught.value).startswith(said) and str(tmp_path) not in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 def test_a_bad_variable_is_told_by_its_name(tmp_path: Path) -> None:

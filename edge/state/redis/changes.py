@@ -8,6 +8,7 @@ entry                           what it means
 the next number                 the next change, or a heartbeat: all before it has been read
 a later number                  what was between them has been trimmed: everything known is in doubt
 another epoch                   the stream began anew (flushed, or another server's): the same
+no change and no heartbeat      an epoch begins, or somebody else writes here: the same
 ==============================  =========================================================================
 
 A heartbeat proves that we are caught up with the moment *we asked*, not with the moment we read the answer:
@@ -18,7 +19,9 @@ may have the same numbers with other content; so a new beginning is at the strea
 the client library changes over without a word (it does in a Cluster), the publisher's next heartbeat is in another
 epoch, for it does not add one to a stream that was begun on another server (`scripts.BEAT`).
 
-A doubt lasts until there has been a heartbeat of every shard after it.
+A doubt lasts until there has been a heartbeat of every shard after it, and is told with that proof. Until then
+nothing is believed anyway; and by then Redis can answer the questions that the doubt will raise, all of which would
+else go to the control plane at once, from every edge.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ class Changes:
         self._layout = layout
         self._clock = clock
         self._cursor = 0
+        self._doubted = False
         self._shards: dict[str, Shard] = {}
         self.beaten_at: float | None = None
         """When the last proof of being caught up was asked for; None while something is in doubt."""
@@ -94,12 +98,11 @@ class Changes:
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
         self._shards = shards = {}
+        self._doubted = again
         try:
             for number in range(SHARDS):
                 name = self._layout.changes(number)
                 shards[name] = Shard(await self._connection.last(name))
-            if again:
-                yield Resync(self._step())
             async with (
                 self._reading(shards) as news,
                 aclosing(self._merged(shards, news)) as events,
@@ -150,6 +153,9 @@ class Changes:
                 shard.beaten_at = None
             if self._clock() - min(beats) < PROMPT:
                 self.beaten_at, proved = min(beats), self._clock()
+                if self._doubted:
+                    self._doubted = False
+                    yield Resync(self._step())
                 yield Heartbeat(self._cursor)
         raise RedisGone("no heartbeat of every shard")
 
@@ -178,19 +184,13 @@ class Changes:
             gap = not shard.step(entry_id)
         except ValueError:
             raise RedisGone("an id of an impossible shape") from None
-        events: list[WatchEvent] = []
-        if b"b" not in fields:
-            record = _record(fields)
-            if record is None:
-                gap = True
-            else:
-                events.append(Change(self._step(), record))
-        if gap:
-            events.append(Resync(self._step()))
+        record = None if b"b" in fields else _record(fields)
+        if gap or (record is None and b"b" not in fields):
             self._doubt()
-        return events
+        return [] if record is None else [Change(self._step(), record)]
 
     def _doubt(self) -> None:
+        self._doubted = True
         self.beaten_at = None
         for shard in self._shards.values():
             shard.beaten_at = None

@@ -30,6 +30,9 @@ class RedisGone(Exception):
     """There is no usable answer: down, slow, refusing, or talking nonsense."""
 
 
+IMPOSSIBLE = "an answer of an impossible shape"
+
+
 class Connection:
     """Connections to one Redis, opened on first use inside the running loop.
 
@@ -118,14 +121,11 @@ class Connection:
         return found
 
     async def first(self, stream: str, count: int) -> list[Entry]:
-        """The oldest entries. Raises `RedisGone`."""
+        """The oldest entries of a stream. Raises `RedisGone`."""
         found = await self._guarded(
             lambda client: client.xrange(stream, count=count), self._settings.timeout
         )
-        try:
-            return _entries(found)
-        except (TypeError, ValueError):
-            raise RedisGone("an answer of an impossible shape") from None
+        return _entries(found)
 
     async def remove(self, stream: str, entry_id: bytes) -> None:
         """Delete an entry. Raises `RedisGone`."""
@@ -151,7 +151,7 @@ class Connection:
         try:
             return [(name.decode(), _entries(entries)) for name, entries in found]
         except (TypeError, ValueError, AttributeError):
-            raise RedisGone("an answer of an impossible shape") from None
+            raise RedisGone(IMPOSSIBLE) from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -169,7 +169,11 @@ class Connection:
     async def _guarded(self, call: Any, timeout: float) -> Any:
         try:
             async with asyncio.timeout(timeout), self._turns:
-                return await call(self._open())
+                client = self._open()
+                if isinstance(client, RedisCluster):
+                    # Commands that come before it knows the nodes, redis-py sends to any of them.
+                    await client.initialize()
+                return await call(client)
         except TimeoutError:
             if isinstance(self._client, RedisCluster):
                 # A node that hangs may have been replaced. redis-py looks for the new one after errors that
@@ -204,7 +208,8 @@ class Connection:
         if self._url.startswith("rediss://") and settings.ca_file is not None:
             common["ssl_ca_certs"] = str(settings.ca_file)
         if settings.cluster:
-            return RedisCluster.from_url(self._url, **common)
+            # With each fifth key that has moved, redis-py would close the connections that others wait on.
+            return RedisCluster.from_url(self._url, reinitialize_steps=0, **common)
         if not settings.sentinels:
             return Redis.from_url(self._url, **common)
         return self._by_sentinel(Redis.from_url(self._url, **common))
@@ -255,7 +260,6 @@ async def _sent(client: Any, key: str, *command: str | bytes | int) -> Any:
     """
     if not isinstance(client, RedisCluster):
         return await client.execute_command(*command)
-    await client.initialize()
     return await client.execute_command(*command, target_nodes=client.get_node_from_key(key))
 
 
@@ -290,8 +294,12 @@ def _why(error: BaseException) -> str:
 
 
 def _entries(found: Any) -> list[Entry]:
-    entries = [(entry_id, fields) for entry_id, fields in found]
+    """Entries as the client library gives them. Raises `RedisGone` for what are none."""
+    try:
+        entries = [(entry_id, fields) for entry_id, fields in found]
+    except (TypeError, ValueError):
+        raise RedisGone(IMPOSSIBLE) from None
     for entry_id, fields in entries:
         if not isinstance(entry_id, bytes) or not isinstance(fields, Mapping):
-            raise TypeError
+            raise RedisGone(IMPOSSIBLE)
     return entries

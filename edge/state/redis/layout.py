@@ -7,9 +7,11 @@ server. ``config/redis.acl`` names the same keys; if you change one, change the 
 =====================================  ======  ============================================================
 key                                    type    content
 =====================================  ======  ============================================================
-``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON
+``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON, ``e`` the epoch of
+                                               the changes in which the publisher last said it
 ``P:{sNN}:grant:ID``                   hash    the same; expires a while after the grant
-``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; ``b``, a heartbeat; ``n``, the first one
+``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; ``b``, a heartbeat; ``n``, the
+                                               beginning of an epoch
 ``P:{sNN}:server``                     string  replication id of the server on which ``changes`` was begun
 ``P:{sNN}:lease:ID:INCARNATION``       string  who wakes the sandbox, or how its latest wake has ended
 ``P:{edges}:alive``                    zset    edges by the time (ms, of Redis) until which they count

@@ -7,6 +7,7 @@ the control plane compares incarnations, and one new one comes of any number of 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,9 @@ MEMORY = 1.0
 """Seconds the end of a wake is told to other edges."""
 
 
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+
+
 class Turn(Enum):
     """Whose turn it is."""
 
@@ -41,6 +45,7 @@ class Lease:
         self._key = key
         self._seconds = seconds
         self._token = secrets.token_hex(8)
+        self._gone = False
 
     async def take(self) -> Turn | RefusalReason:
         """Try to get it; a reason when another edge's attempt has just failed."""
@@ -49,13 +54,16 @@ class Lease:
                 scripts.TAKE, [self._key], self._token, round(self._seconds * 1000)
             )
         except RedisGone:
+            self._gone = True
             return Turn.OURS
         text = holder.decode("ascii", "replace") if isinstance(holder, bytes) else ""
         if text.startswith(FAILED):
             return _reason(text.removeprefix(FAILED))
         if text == DONE:
             return Turn.OVER
-        return Turn.THEIRS if text not in ("", self._token) else Turn.OURS
+        # Whatever does not look like a holder's token is none: nonsense must not keep anybody waiting.
+        theirs = _TOKEN.fullmatch(text) and text != self._token
+        return Turn.THEIRS if theirs else Turn.OURS
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -65,6 +73,8 @@ class Lease:
 
     async def leave(self, said: str = "") -> None:
         """Give it back, or (``said``) leave word for a moment how the wake has ended."""
+        if self._gone:
+            return  # perhaps taken all the same; it ends by itself, and nobody shall wait for Redis twice
         try:
             await self._connection.run(
                 scripts.LEAVE, [self._key], self._token, said, round(MEMORY * 1000)

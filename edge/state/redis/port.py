@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from typing import TypeVar
 
 from edge.core.records import GrantRecord, SandboxRecord
@@ -22,6 +21,7 @@ from edge.state.port import (
 from edge.state.redis import scripts
 from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
+from edge.state.redis.following import Following
 from edge.state.redis.layout import KEPT_BATCHES, MAX_MEMBERS, MAX_RECORD, SHARDS, Layout, shard_of
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 
@@ -31,14 +31,14 @@ LOOK = 0.1
 """Seconds between two looks at another edge's wake. Its waiters are told by the changes, sooner than that."""
 MEMBERSHIP = 3.0
 """Seconds an edge counts as alive after it last said so."""
-SAY_ALIVE = 1.0
-"""Seconds between two times of saying so."""
-
 R = TypeVar("R", SandboxRecord, GrantRecord)
 
 
 class RedisStatePort:
-    """`StatePort` over Redis, and ``control`` for what Redis cannot do. ``clock``: monotonic seconds."""
+    """`StatePort` over Redis, and ``control`` for what Redis cannot do.
+
+    ``clock`` gives monotonic seconds, ``note`` takes events an operator may want to read about.
+    """
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class RedisStatePort:
         edge_id: str,
         *,
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[..., None] = lambda _event, **_fields: None,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -55,8 +56,11 @@ class RedisStatePort:
         self._layout = Layout(settings.prefix)
         self._connection = Connection(settings)
         # Reading blocks, and must not take a connection from those who look something up.
-        self._following = Connection(settings, most=SHARDS + 1)
-        self._changes = Changes(self._following, self._layout, clock=clock)
+        self._reading = Connection(settings, most=SHARDS + 1)
+        self._changes = Changes(self._reading, self._layout, clock=clock)
+        self._following = Following(
+            self._changes, control, say_alive=self._say_alive, clock=clock, note=note
+        )
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """See `StatePort.sandbox`."""
@@ -78,7 +82,8 @@ class RedisStatePort:
             self._settings.lease,
         )
         ends = self._clock() + timeout
-        while True:
+        # While Redis is in trouble, waiting for its answers would cost those who wait more than a call costs.
+        while self._believed:
             turn = await lease.take()
             if isinstance(turn, RefusalReason):
                 raise ResumeRefused(turn)
@@ -90,9 +95,9 @@ class RedisStatePort:
             moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
             if moved is not None and moved.incarnation > paused_incarnation:
                 return moved
-            if turn is Turn.OVER and not self._believed:
-                return await self._control.resume(sandbox_id, paused_incarnation, reason, left)
             await asyncio.sleep(min(LOOK, left))
+        left = max(0.0, ends - self._clock())
+        return await self._control.resume(sandbox_id, paused_incarnation, reason, left)
 
     async def _lead(
         self, lease: Lease, sandbox_id: str, incarnation: int, reason: str, timeout: float
@@ -103,7 +108,9 @@ class RedisStatePort:
                 record = await self._control.resume(sandbox_id, incarnation, reason, timeout)
             left = DONE
         except ResumeRefused as refused:
-            left = FAILED + refused.reason
+            # That our own window ended says nothing to those who have some of theirs left.
+            if refused.reason is not RefusalReason.TIMEOUT:
+                left = FAILED + refused.reason
             raise
         else:
             return record
@@ -111,20 +118,12 @@ class RedisStatePort:
             await lease.leave(left)
 
     def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
-        """See `StatePort.watch`. Says as well that this edge is alive."""
-        return self._watch(again=cursor is not None)
+        """See `StatePort.watch`. Over Redis, and over the control plane's own events while that is gone."""
+        return self._following.follow(again=cursor is not None)
 
-    async def _watch(self, *, again: bool) -> AsyncIterator[WatchEvent]:
-        said = await self._say_alive()
-        async with aclosing(self._changes.follow(again=again)) as events:
-            async for event in events:
-                if self._clock() - said > SAY_ALIVE:
-                    said = await self._say_alive()
-                yield event
-
-    async def _say_alive(self) -> float:
+    async def _say_alive(self) -> None:
         try:
-            await self._following.run(
+            await self._reading.run(
                 scripts.JOIN,
                 [self._layout.alive],
                 self._edge_id,
@@ -133,7 +132,6 @@ class RedisStatePort:
             )
         except RedisGone as gone:
             raise Unavailable(f"redis: {gone}") from None
-        return self._clock()
 
     async def report(self, batch: UsageBatch) -> None:
         """See `StatePort.report`. What the control plane cannot take is left for it in Redis."""
@@ -162,7 +160,7 @@ class RedisStatePort:
         """See `StatePort.close`."""
         await self._control.close()
         await self._connection.close()
-        await self._following.close()
+        await self._reading.close()
 
     @property
     def _believed(self) -> bool:

@@ -37,6 +37,9 @@ TOMBSTONE = 24 * 3600.0
 """Seconds a destroyed sandbox's record stays."""
 AFTERLIFE = 3600.0
 """Seconds a grant's record stays after its expiry."""
+REMEMBERED = 6.0
+"""Seconds an edge counts as alive after it was last seen among those who are. Redis may have lost their names, or be
+gone altogether; and edges need a moment to find the control plane instead."""
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
 
@@ -93,8 +96,13 @@ class Publisher:
         self._clock = asyncio.get_running_loop().time
         self._due = 0.0
         self._shards = [_Shard() for _ in range(SHARDS)]
-        self.members: frozenset[str] = frozenset()
-        """The edges that were alive at the latest heartbeat."""
+        self._seen: dict[str, float] = {}
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The edges that are alive, or were a moment ago."""
+        since = self._clock() - REMEMBERED
+        return frozenset(name for name, seen in self._seen.items() if seen >= since)
 
     def publish(self, record: Record) -> None:
         """Publish a record soon. Of several versions of one that wait, only the newest goes out."""
@@ -188,7 +196,7 @@ class Publisher:
     async def _beat(self) -> None:
         # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
         alive = await self._connection.look(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
-        self.members = frozenset(name.decode("utf-8", "replace") for name in alive)
+        self._remember(alive)
         calls = [
             (
                 [self._layout.changes(at), self._layout.server(at)],
@@ -202,6 +210,14 @@ class Publisher:
         for shard, entry_id in zip(self._shards, ids, strict=True):
             shard.moves(entry_id)
         self._due = self._clock() + BEAT
+
+    def _remember(self, alive: object) -> None:
+        if not isinstance(alive, list) or not all(isinstance(name, bytes) for name in alive):
+            raise RedisGone("members of an impossible shape")
+        for gone in self._seen.keys() - self.members:
+            del self._seen[gone]
+        for name in alive:
+            self._seen[name.decode("utf-8", "replace")] = self._clock()
 
     async def _wait(self) -> None:
         if self._pending:

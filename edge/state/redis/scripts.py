@@ -34,13 +34,12 @@ BEGIN = (
     + """
 local id, e, n = last(KEYS[1])
 if id and (tonumber(e) >= 9e15 or tonumber(n) >= 9e15) then id = nil end
-local server = redis.pcall('GET', KEYS[2])
-if id and server == here() then
-  local epoch = tonumber(ARGV[1])
+local server, epoch = redis.pcall('GET', KEYS[2]), tonumber(ARGV[1])
+if id and epoch > 0 and server == here() then
   if tonumber(e) > epoch or (tonumber(e) == epoch and tonumber(n) >= tonumber(ARGV[2])) then return id end
 end
 local now = redis.call('TIME')
-local epoch = math.max(tonumber(ARGV[1]) + 1, now[1] * 1000 + math.floor(now[2] / 1000))
+epoch = math.max(epoch + 1, now[1] * 1000 + math.floor(now[2] / 1000))
 if id then epoch = math.max(epoch, tonumber(e) + 1) end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], here())
@@ -49,8 +48,8 @@ return redis.call('XADD', KEYS[1], string.format('%d-0', epoch), 'n', '')
 )
 """KEYS: changes, server. ARGV: epoch and number of the newest entry that is known (0, 0 for none).
 
-The id of the stream's newest entry. Where something may have been lost that stream is a new one; where nothing was,
-and where another publisher has begun it anew since, it is the one that is there."""
+The id of the stream's newest entry. Where something may have been lost, and for a publisher that knows of none, that
+stream is a new one; where nothing was, and where another publisher has begun it anew since, it is the one that is there."""
 
 PUBLISH = (
     _LAST
@@ -58,8 +57,11 @@ PUBLISH = (
 if not stands(KEYS[2], ARGV[6], ARGV[7]) then return 'lost' end
 local held = redis.pcall('HGET', KEYS[1], 'v')
 if type(held) == 'table' then redis.call('DEL', KEYS[1]) held = false end
-if held and (tonumber(held) or -1) >= tonumber(ARGV[2]) then return false end
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3])
+if held and (tonumber(held) or -1) >= tonumber(ARGV[2]) then
+  if tonumber(held) == tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'e', ARGV[6]) end
+  return false
+end
+redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3], 'e', ARGV[6])
 if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[6] .. '-*', 'k', ARGV[1], 'r', ARGV[3])
 """
@@ -67,7 +69,8 @@ return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[6] .. '-*', 'k',
 """KEYS: record, changes. ARGV: kind, version, record, lifetime in ms (0: for ever), changes to keep, epoch and number
 of the newest entry that is known.
 
-The id of the change; nil when what is held is as new; ``lost`` when the stream is not the one that is known."""
+The id of the change; nil when what is held is as new; ``lost`` when the stream is not the one that is known. A record
+that is held in the same version is one of this epoch from now on, too."""
 
 BEAT = (
     _LAST
@@ -83,12 +86,15 @@ The id of the heartbeat; ``lost`` when the stream is not the one that is known, 
 READ = (
     _LAST
     + """
-local id = last(KEYS[2]) or false
-if redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) then return {id, false} end
+local id, epoch = last(KEYS[2])
+if not id or redis.call('HSTRLEN', KEYS[1], 'r') > tonumber(ARGV[1]) or redis.call('HGET', KEYS[1], 'e') ~= epoch then
+  return {id or false, false}
+end
 return {id, redis.call('HGET', KEYS[1], 'r')}
 """
 )
-"""KEYS: record, changes. ARGV: most bytes. The id of the newest change, and the record; nil for none, or one too long.
+"""KEYS: record, changes. ARGV: most bytes. The id of the newest change, and the record; nil for none, one too long, or
+one that no publisher has said since the stream began: the control plane may know nothing of it any more.
 
 Why the id: this may be another server than the one whose changes are followed."""
 

@@ -13,7 +13,7 @@ import pytest
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state.port import Change, Heartbeat, ResumeRefused, Unavailable, UsageBatch, WatchEvent
-from edge.state.redis import Publisher, RedisStatePort, changes, publisher
+from edge.state.redis import Publisher, RedisStatePort, changes, port, publisher
 from tests.state.redis.sets import ClusterSet, SentinelSet
 from tests.state.redis.valkey import Valkey
 
@@ -56,6 +56,15 @@ def quick_hearts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "SILENCE", 1.5)
 
 
+@pytest.fixture
+def patience(quick_hearts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a second does not look like a Redis in trouble."""
+    monkeypatch.setattr(port, "BELIEVED", 60.0)
+    monkeypatch.setattr(port, "MEMBERSHIP", 60.0)
+    monkeypatch.setattr(changes, "PROMPT", 60.0)
+    monkeypatch.setattr(changes, "SILENCE", 60.0)
+
+
 class Control:
     """A control plane's other door: what edges ask when Redis cannot answer. Counts what is asked."""
 
@@ -66,6 +75,8 @@ class Control:
         self.reports: list[UsageBatch] = []
         self.refusal: ResumeRefused | Unavailable | None = None
         self.gone = False
+        self.events: asyncio.Queue[WatchEvent | Unavailable] | None = None
+        """What a watcher is told; None = there is nothing to be followed here."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.publish: Callable[[SandboxRecord], None] = lambda _: None
@@ -99,8 +110,15 @@ class Control:
             self.publish(known)
         return known
 
-    def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
-        raise AssertionError("the watch goes over Redis")
+    async def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
+        assert cursor is None
+        if self.events is None:
+            raise Unavailable("no events here")
+        while True:
+            event = await self.events.get()
+            if isinstance(event, Unavailable):
+                raise event
+            yield event
 
     async def report(self, batch: UsageBatch) -> None:
         if self.gone:
@@ -118,11 +136,17 @@ class Edge:
     """One edge's port with its watch followed; ``events`` is what it was told."""
 
     def __init__(self, settings: RedisSettings, control: Control, name: str) -> None:
-        self.port = RedisStatePort(settings, control, name)
+        self.noted: list[str] = []
+        self.reasons: list[str] = []
+        self.port = RedisStatePort(settings, control, name, note=self._note)
         self.events: list[WatchEvent] = []
         self.failures = 0
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+
+    def _note(self, event: str, reason: str = "") -> None:
+        self.noted.append(event)
+        self.reasons += [reason] if reason else []
 
     async def follow(self) -> None:
         """Follow from now on, as the edge does: again and again."""
@@ -177,15 +201,19 @@ class Fleet:
         self.settings = settings
         self.control = Control()
         self.told: list[str] = []
+        self._stack = stack
+        self._running: asyncio.Task[None] | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Another process's publisher, which knows nothing of what was published before."""
         self.publisher = Publisher(
-            settings,
+            self.settings,
             lambda: list(self.control.records.values()),
             wall=time.time,
             log=lambda event, **_: self.told.append(event),
         )
         self.control.publish = self.publisher.publish
-        self._stack = stack
-        self._running: asyncio.Task[None] | None = None
 
     def put(self, record: SandboxRecord | GrantRecord) -> None:
         """A record as the control plane has it, published."""

@@ -56,10 +56,13 @@ def settings(server: Valkey | ClusterSet, user: str) -> RedisSettings:
         {
             "url": url.get_secret_value().replace("//", f"//{user}:hunter2@"),
             "cluster": server.settings.cluster,
+            # Handshakes with all nodes at once on a slow machine: what is refused is refused all the same.
+            "timeout": 20,
         }
     )
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("kind", [Valkey, ClusterSet])
 async def test_everything_works(kind: type[Valkey | ClusterSet], tmp_path: Path) -> None:
     """Publishing, following, reading, waking, usage on both sides, membership."""
@@ -73,9 +76,7 @@ async def test_everything_works(kind: type[Valkey | ClusterSet], tmp_path: Path)
         stack.push_async_callback(edge.close)
         await edge.follow()
         assert await edge.port.sandbox(BOX.id) == BOX
-        beats = len(edge.events)
-        await edge.until(lambda: len(edge.events) > beats + 1)
-        assert fleet.publisher.members == {"edge-1"}
+        await edge.until(lambda: fleet.publisher.members == {"edge-1"})
         assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
         await edge.until(lambda: any(record.version == 2 for record in edge.changes()))
         fleet.control.gone = True
@@ -136,7 +137,8 @@ async def test_without_the_rights_it_is_told(guarded: Valkey) -> None:
     control = Control()
     control.records[BOX.id] = BOX
     edge = Edge(guarded.settings, control, "edge-1")
-    with pytest.raises(Unavailable, match="the user may not do this"):
+    with pytest.raises(Unavailable):
         await anext(edge.port.watch(None))
+    assert edge.noted == ["redis_left"] and "the user may not do this" in edge.reasons[0]
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.close()

@@ -9,6 +9,7 @@ import pytest
 
 from edge.core.settings import RedisSettings
 from edge.state.redis.connect import Connection, RedisGone
+from tests.state.redis.sets import ClusterSet
 from tests.state.redis.valkey import Valkey
 
 PING = "return redis.call('PING')"
@@ -137,3 +138,24 @@ async def test_a_server_that_talks_nonsense(connect, nonsense: bytes) -> None:
         except RedisGone:
             pass
         await connection.close()
+
+
+@pytest.mark.parametrize("servers", ["cluster"], indirect=True)
+async def test_the_first_commands_go_where_they_belong(servers: ClusterSet) -> None:
+    """Many at once before a Cluster's nodes are known: not one is sent on by a node that has not got its key."""
+
+    async def sent_on() -> int:
+        count = 0
+        for server in servers.servers:
+            async with server.client() as client:
+                errors = await client.info("errorstats")
+            count += sum(said["count"] for name, said in errors.items() if "MOVED" in name)
+        return count
+
+    before = await sent_on()
+    connection = Connection(servers.settings.model_copy(update={"timeout": 20.0}))
+    calls = [([f"{{s{number:02d}}}:key"], [number]) for number in range(16)]
+    assert len(await connection.run_all("return ARGV[1]", calls)) == 16
+    await asyncio.gather(*(connection.last(f"{{s{number:02d}}}:s") for number in range(16)))
+    await connection.close()
+    assert await sent_on() == before

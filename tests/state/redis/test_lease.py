@@ -47,6 +47,17 @@ async def test_a_failure_is_told(connection: Connection, said: str, reason: Refu
     assert await two.take() is reason
 
 
+@pytest.mark.parametrize("nonsense", ["OK", "", b"\xff\xfe", "x" * 100, "0123456789abcdeg", "fail"])
+async def test_nonsense_is_nobodys(connection: Connection, valkey: Valkey, nonsense: str) -> None:
+    """A holder that cannot be one keeps nobody waiting."""
+    async with valkey.client() as client:
+        await client.set(KEY, nonsense)
+        assert await Lease(connection, KEY, 60).take() is Turn.OURS
+        await client.delete(KEY)
+        await client.lpush(KEY, "x")
+    assert await Lease(connection, KEY, 60).take() is Turn.OURS
+
+
 async def test_it_is_kept_while_the_work_goes_on(connection: Connection, valkey: Valkey) -> None:
     """Longer than it lasts by itself; and no longer than that."""
     lease = Lease(connection, KEY, 0.5)
@@ -85,13 +96,3 @@ async def test_without_redis_it_is_always_our_turn(connection: Connection, valke
     async with lease.kept():
         await asyncio.sleep(0.1)
     await lease.leave(DONE)
-
-
-async def test_nonsense_is_somebody_elses(connection: Connection, valkey: Valkey) -> None:
-    """It will end; what cannot be a lease at all is no obstacle."""
-    async with valkey.client() as client:
-        await client.set(KEY, b"\xff\xfe")
-        assert await Lease(connection, KEY, 60).take() is Turn.THEIRS
-        await client.delete(KEY)
-        await client.lpush(KEY, "x")
-        assert await Lease(connection, KEY, 60).take() is Turn.OURS

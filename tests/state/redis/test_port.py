@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -20,7 +21,7 @@ from edge.state.port import (
     Unavailable,
     UsageBatch,
 )
-from edge.state.redis import RedisStatePort
+from edge.state.redis import RedisStatePort, scripts
 from edge.state.redis.layout import MAX_RECORD, Layout
 from tests.state.redis.conftest import Fleet, Servers, only_single
 
@@ -102,8 +103,8 @@ async def test_redis_gone_slow_and_back(fleet: Fleet, servers: Servers) -> None:
     servers.kill()
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.until(lambda: edge.failures > 0)
-    await servers.start()
     asked, told = len(fleet.control.asked), len(edge.events)
+    await servers.start()
     await edge.until(lambda: isinstance(edge.latest, Heartbeat) and len(edge.events) > told)
     assert any(isinstance(event, Resync) for event in edge.events[told:])
     assert await edge.port.sandbox(BOX.id) == BOX
@@ -125,9 +126,11 @@ async def test_no_heartbeat_no_belief(fleet: Fleet, servers: Servers) -> None:
 # --- waking ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patience")
 async def test_of_many_edges_one_asks(fleet: Fleet) -> None:
     """The others get the record that came of it."""
     fleet.put(BOX)
+    fleet.settings = fleet.settings.model_copy(update={"timeout": 20.0, "lease": 20.0})
     edges = [await fleet.edge(f"edge-{n}") for n in range(5)]
     fleet.control.gate.clear()
     async with asyncio.TaskGroup() as group:
@@ -151,6 +154,32 @@ async def test_a_refusal_is_told_to_all(fleet: Fleet) -> None:
     )
     assert [getattr(result, "reason", None) for result in results] == [RefusalReason.FAILED] * 3
     assert fleet.control.resumed == [BOX.id]
+
+
+async def test_a_window_that_ends_is_ones_own(fleet: Fleet) -> None:
+    """One edge's caller has waited long enough; another's has not, and goes on."""
+    fleet.put(BOX)
+    late, early = await fleet.edge("edge-1"), await fleet.edge("edge-2")
+    fleet.control.gate.clear()
+    resume = fleet.control.resume
+
+    async def in_vain(*asked: Any) -> SandboxRecord:
+        fleet.control.resume = resume  # type: ignore[method-assign]
+        fleet.control.resumed.append(asked[0])
+        await fleet.control.gate.wait()
+        raise ResumeRefused(RefusalReason.TIMEOUT)
+
+    fleet.control.resume = in_vain  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+    leading = loop.create_task(late.port.resume(BOX.id, 1, "preview", 20))
+    async with asyncio.timeout(20):
+        while not fleet.control.resumed:  # noqa: ASYNC110 - the control plane has no event
+            await asyncio.sleep(0.01)
+    following = loop.create_task(early.port.resume(BOX.id, 1, "preview", 20))
+    fleet.control.gate.set()
+    with pytest.raises(ResumeRefused):
+        await leading
+    assert (await following).incarnation == 2
 
 
 async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
@@ -182,10 +211,31 @@ async def test_waiting_for_others_ends(fleet: Fleet, servers: Servers) -> None:
     fleet.put(BOX)
     edge = await fleet.edge()
     async with servers.client() as client:
-        await client.set(Layout("edge").lease(BOX.id, 1), "somebody")
+        await client.set(Layout("edge").lease(BOX.id, 1), "0123456789abcdef")
     with pytest.raises(Unavailable):
         await edge.port.resume(BOX.id, 1, "preview", 0.3)
     assert fleet.control.resumed == []
+
+
+async def test_a_redis_that_hangs_holds_up_no_wake_twice(fleet: Fleet, servers: Servers) -> None:
+    """The first command tells; the lease is neither waited for again nor given back. Later it is not even tried."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    commands: list[str] = []
+    run = edge.port._connection.run
+
+    async def counted(script: str, *arguments: Any) -> Any:
+        commands.append(script)
+        return await run(script, *arguments)
+
+    edge.port._connection.run = counted  # type: ignore[method-assign]
+    servers.freeze()
+    assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
+    assert commands == [scripts.TAKE]
+    await edge.until(lambda: edge.failures > 0)
+    assert (await edge.port.resume(BOX.id, 1, "preview", 20)).incarnation == 2
+    assert commands == [scripts.TAKE]
+    servers.thaw()
 
 
 async def test_without_redis_everybody_asks(fleet: Fleet, servers: Servers) -> None:

@@ -12,7 +12,7 @@ from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Tr
 from edge.state.port import Heartbeat, Resync
 from edge.state.redis.connect import RedisGone
 from edge.state.redis.layout import Layout
-from edge.state.redis.publisher import AFTERLIFE, TOMBSTONE, _Shard
+from edge.state.redis.publisher import AFTERLIFE, REMEMBERED, TOMBSTONE, _Shard
 from tests.state.redis.conftest import Edge, Fleet, Servers, only_single
 
 LAYOUT = Layout("edge")
@@ -111,6 +111,45 @@ async def test_after_a_loss_everything_is_published_again(
     await caught_up(edge)
     assert await edge.port.sandbox(BOX.id) == BOX
     assert fleet.control.asked == []
+
+
+async def test_what_the_control_plane_has_forgotten_is_not_believed(fleet: Fleet) -> None:
+    """A record that Redis still has of an earlier control plane: the new one is asked, and knows nothing of it."""
+    fleet.put(BOX)
+    edge = await fleet.edge()
+    await caught_up(edge)
+    assert await edge.port.sandbox(BOX.id) == BOX
+    await fleet.stop()
+    fleet.control.records.clear()
+    seen = len(edge.events)
+    fleet.renew()
+    fleet.start()
+    await edge.until(lambda: Resync in map(type, edge.events[seen:]))
+    assert await edge.port.sandbox(BOX.id) is None
+    assert fleet.control.asked == [BOX.id]
+
+
+@pytest.mark.parametrize("loss", ["flushed", "killed"])
+async def test_edges_are_not_forgotten_with_their_names_in_redis(
+    fleet: Fleet, servers: Servers, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was alive a moment ago is still asked before a pause; who stays away is not for ever."""
+    edge = await fleet.edge("edge-7")
+    await caught_up(edge)
+    assert fleet.publisher.members == {"edge-7"}
+    await edge.close()
+    if loss == "flushed":
+        async with servers.client() as client:
+            await client.flushall()
+            async with asyncio.timeout(20):
+                while not await client.exists(LAYOUT.changes(0)):  # noqa: ASYNC110 - its heartbeat
+                    await asyncio.sleep(0.01)
+    else:
+        servers.kill()
+    assert fleet.publisher.members == {"edge-7"}
+    now = asyncio.get_running_loop().time()
+    monkeypatch.setattr(fleet.publisher, "_clock", lambda: now + REMEMBERED + 1)
+    assert fleet.publisher.members == set()
 
 
 async def test_a_server_that_hangs_is_waited_for(fleet: Fleet, servers: Servers) -> None:

@@ -23,11 +23,17 @@ async def begin(client: Redis, epoch: int = 0, number: int = 0) -> tuple[int, in
     return parts(await client.eval(scripts.BEGIN, 2, CHANGES, SERVER, epoch, number))
 
 
+async def standing(client: Redis) -> tuple[int, int]:
+    """Where the stream is; begun if there is none."""
+    found = await client.xrevrange(CHANGES, count=1)
+    return parts(found[0][0]) if found else await begin(client)
+
+
 async def publish(
     client: Redis, version: int, text: str, *, life: int = 0, known: tuple[int, int] | None = None
 ) -> bytes:
     """One call of PUBLISH, by one who knows the stream as it is, or as said."""
-    known = known or await begin(client)
+    known = known or await standing(client)
     return await client.eval(
         scripts.PUBLISH, 2, RECORD, CHANGES, "sandbox", version, text, life, 1000, *known
     )
@@ -35,7 +41,7 @@ async def publish(
 
 async def beat(client: Redis, known: tuple[int, int] | None = None) -> bytes:
     """One call of BEAT."""
-    known = known or await begin(client)
+    known = known or await standing(client)
     return await client.eval(scripts.BEAT, 2, CHANGES, SERVER, 100, *known)
 
 
@@ -47,7 +53,11 @@ async def test_a_newer_version_is_written_with_its_change(valkey: Valkey) -> Non
         assert await publish(client, 9, "again") is None
         assert await publish(client, 8, "eight") is None
         second = await publish(client, 10, "ten")
-        assert await client.hgetall(RECORD) == {b"v": b"10", b"r": b"ten"}
+        assert await client.hgetall(RECORD) == {
+            b"v": b"10",
+            b"r": b"ten",
+            b"e": str(epoch).encode(),
+        }
         [_, *changes] = await client.xrange(CHANGES)
     assert changes == [
         (first, {b"k": b"sandbox", b"r": b"nine"}),
@@ -62,6 +72,15 @@ async def test_changes_and_heartbeats_are_numbered_together(valkey: Valkey) -> N
         epoch, number = await begin(client)
         ids = [await publish(client, 1, "a"), await beat(client), await publish(client, 2, "b")]
     assert [parts(one) for one in ids] == [(epoch, number + n) for n in (1, 2, 3)]
+
+
+async def test_who_knows_nothing_begins_anew(valkey: Valkey) -> None:
+    """A control plane that was started may have forgotten what Redis still holds."""
+    async with valkey.client() as client:
+        first = await begin(client)
+        await beat(client)
+        second = await begin(client)
+    assert second[0] > first[0] and second[1] == 0
 
 
 async def test_a_stream_that_is_as_known_goes_on(valkey: Valkey) -> None:
@@ -129,9 +148,30 @@ async def test_a_record_too_long_is_not_sent(valkey: Valkey) -> None:
         await beat(client)
         [(newest, _)] = await client.xrevrange(CHANGES, count=1)
         assert await read(10) == [newest, None]
-        await client.hset(RECORD, "r", "x" * 10)
+        epoch = newest.partition(b"-")[0]
+        await client.hset(RECORD, mapping={"r": "x" * 10, "e": epoch})
         assert await read(10) == [newest, b"x" * 10]
         assert await read(9) == [newest, None]
+
+
+async def test_a_record_of_an_earlier_epoch_is_not_read(valkey: Valkey) -> None:
+    """Until it is said again, in the version that is held: its control plane may have forgotten it."""
+
+    async def read() -> bytes | None:
+        _, found = await client.eval(scripts.READ, 2, RECORD, CHANGES, 10)
+        return found
+
+    async with valkey.client() as client:
+        await publish(client, 5, "five")
+        assert await read() == b"five"
+        await begin(client)
+        assert await read() is None
+        assert await publish(client, 4, "four") is None
+        assert await read() is None
+        assert await publish(client, 5, "again") is None
+        assert await read() == b"five"
+        await client.delete(CHANGES)
+        assert await read() is None
 
 
 @pytest.mark.parametrize("garbage", ["a list", "no number"])
@@ -143,7 +183,8 @@ async def test_what_is_no_record_is_replaced(valkey: Valkey, garbage: str) -> No
         else:
             await client.hset(RECORD, "v", "x")
         assert await publish(client, 1, "a") not in (None, b"lost")
-        assert await client.hgetall(RECORD) == {b"v": b"1", b"r": b"a"}
+        held = await client.hgetall(RECORD)
+        assert (held[b"v"], held[b"r"]) == (b"1", b"a")
 
 
 async def test_a_lease_is_its_holders(valkey: Valkey) -> None:

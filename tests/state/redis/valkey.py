@@ -31,19 +31,26 @@ class Valkey:
     """One server. It keeps its port when it is started again."""
 
     def __init__(
-        self, folder: Path, *options: str, port: int = 0, leading: tuple[str, ...] = IN_MEMORY
+        self,
+        folder: Path,
+        *options: str,
+        port: int = 0,
+        leading: tuple[str, ...] = IN_MEMORY,
+        password: str | None = None,
     ) -> None:
         self.port = port or free_port()
         self.folder = folder / f"valkey-{self.port}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._leading = leading
-        self._options = options
+        self._password = password
+        self._options = (*options, "--requirepass", password) if password else options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
 
     @property
     def settings(self) -> RedisSettings:
@@ -106,7 +113,7 @@ class Valkey:
 
     def client(self) -> Redis:
         """A client for the test itself."""
-        return Redis(port=self.port, protocol=2)
+        return Redis(port=self.port, password=self._password, protocol=2)
 
     def freeze(self) -> None:
         """It hangs, and takes connections all the same."""
