@@ -20,6 +20,7 @@ from edge.appliance.api import (
     internal,
     lifecycle,
     lifecycle_streams,
+    metrics,
     open_routes,
     operator,
     pools,
@@ -61,7 +62,8 @@ def build_app(the_parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
-    for module in (*public, snapshots, volumes, lifecycle, lifecycle_streams, internal, operator):
+    more = (metrics, snapshots, volumes, lifecycle, lifecycle_streams)
+    for module in (*public, *more, internal, operator):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))
