@@ -50,6 +50,7 @@ class Options:
     api_key: str
     edges: int = 1
     redis_url: str | None = field(default=None, repr=False)
+    isolation: str = "shared"
 
     def ports_of(self, number: int) -> tuple[int, int]:
         """Traffic and admin port of an edge, the first of which is 0. A port of 0 stays 0."""
@@ -135,6 +136,7 @@ class Shared:
             "public_port": options.edge_port,
             "data_dir": str(options.data_dir.resolve()),
             "demo": options.demo,
+            "isolation": options.isolation,
             "reserved_ports": [port for port in ports if port],
             "redis": redis.model_dump(mode="json") | {"url": url},
             "await_edge": True,

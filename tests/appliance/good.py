@@ -140,6 +140,7 @@ GOOD: dict[str, dict[str, Any]] = {
     f"POST {POOL}/{{pool}}/drain": {},
     f"POST {POOL}/{{pool}}/reconcile": {},
     f"GET {POOL}/{{pool}}/status": {},
+    f"GET {S}/metrics": {},
     f"POST {S}/fork": {},
     f"POST {S}/snapshots": {},
     "GET /v1/snapshots": {"query": {"metadata": '{"memory": "kept"}'}},

@@ -21,6 +21,12 @@ from edge.appliance.tasks import Scope
 class Scripted:
     """Executions that take the time and fail the way the test says; ``calls`` is what was asked."""
 
+    isolated = False
+
+    def publish(self, sandbox_id: str, port: int) -> int:
+        self.calls.append(f"publish {port}")
+        return 10_000 + port
+
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fail: dict[str, Exception] = {}
@@ -83,6 +89,7 @@ class Stage:
         inactivity: float | None = None,
         action: TimeoutAction = "hibernate",
         auto_resume: bool = True,
+        ephemeral: bool = False,
     ) -> Sandbox:
         """A running sandbox; times in seconds."""
         plan = Plan(
@@ -96,6 +103,7 @@ class Stage:
             checkout={},
             mask_request_host=None,
             traffic_token_sha256=None,
+            ephemeral=ephemeral,
         )
         return await self.sandboxes.create(
             plan, envs={}, cwd=None, timeout_ms=int(timeout * 1000), timeout_action=action

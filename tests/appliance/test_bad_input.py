@@ -308,6 +308,7 @@ async def test_wrong_states(world: World) -> None:
         "/host",
         "/timeout",
         "/lifecycle",
+        "/metrics",
         "/hibernate",
         "-url",
         "/readiness",

@@ -109,6 +109,7 @@ def test_a_life_on_the_command_line(
     run("preview-url", "revoke", made, grant)
     assert f"{grant} port=8080 status=revoked" in run("preview-url", "list", made)
     assert "ns_preview_transport=header" in run("preview-proxy-target", "create", made, "8080")
+    assert "Memory: " in run("metrics", made)
     assert json.loads(run("timeout", "set", made, "--seconds", "60"))["timeout_ms"] == 60_000
     run("file", "mkdir", made, "d")
     assert json.loads(run("file", "info", made, "d"))["is_dir"] is True

@@ -234,6 +234,15 @@ ANSWERS: Final[dict[str, Schema]] = {
             closed({"next_token": TEXT}, items=listed(ref("SandboxFields")), has_next=BOOL),
         ],
     },
+    "Metrics": listed(
+        closed(
+            timestamp=TIME,
+            cpu_percent={"type": "number", "minimum": 0},
+            **dict.fromkeys(("cpu_count", "mem_used_bytes", "mem_total_bytes"), COUNT),
+            **dict.fromkeys(("disk_used_bytes", "disk_total_bytes"), COUNT),
+            **dict.fromkeys(("network_rx_bytes", "network_tx_bytes"), nullable(COUNT)),
+        )
+    ),
     "Snapshot": _SNAPSHOT,
     "SnapshotList": listed(ref("Snapshot")),
     "VolumeObject": _VOLUME,

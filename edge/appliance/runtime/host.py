@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from edge.appliance.runtime.interface import (
     PathEscape,
     ProcessInfo,
     RuntimeFault,
+    Usage,
+    UsageUnknown,
 )
 from edge.appliance.runtime.mounts import Mount
 from edge.appliance.runtime.paths import WORKSPACE
@@ -38,11 +41,13 @@ class Runtime:
     Used from one running loop. Every method that takes a sandbox's id raises `NoSuchSandbox` for one
     that was not created here or was destroyed. Calls that freeze, thaw and destroy one sandbox are the
     caller's to put in order; each is safe to repeat. ``cgroups=False`` freezes by signals everywhere.
+    ``isolated``: each sandbox has a network of its own, which `why_not` says can be had.
     """
 
-    def __init__(self, root: Path, *, cgroups: bool = True) -> None:
+    def __init__(self, root: Path, *, cgroups: bool = True, isolated: bool = False) -> None:
         self._root = root.absolute()
         self._cgroups = cgroups
+        self.isolated = isolated
         self._sandboxes: dict[str, Sandbox] = {}
         self._searches = asyncio.Semaphore(SEARCHES)
 
@@ -87,7 +92,14 @@ class Runtime:
             raise RuntimeFault(f"{sandbox_id!r} cannot be the id of a sandbox.")
         folder = self._root / sandbox_id
         home = cwd or WORKSPACE
-        sandbox = Sandbox(sandbox_id, folder, envs=envs, cwd=home, cgroups=self._cgroups)
+        sandbox = Sandbox(
+            sandbox_id,
+            folder,
+            envs=envs,
+            cwd=home,
+            cgroups=self._cgroups,
+            isolated=self.isolated,
+        )
         tree = sandbox.tree
         try:
             tree.root.mkdir(mode=0o700, parents=True)
@@ -219,6 +231,24 @@ class Runtime:
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
         return await self._sandbox(sandbox_id).memory()
+
+    def publish(self, sandbox_id: str, port: int) -> int:
+        """The port on 127.0.0.1 that leads to this port of an isolated sandbox, closed whenever that is.
+
+        The same one as long as there is the sandbox. Raises OSError where there is no free port.
+        """
+        relay = self._sandbox(sandbox_id).relay
+        assert relay is not None
+        return relay.publish(port)
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        """What its processes use, measured over a tenth of a second; a frozen one stays so.
+
+        Raises `UsageUnknown` where the operating system does not tell.
+        """
+        if sys.platform != "linux":
+            raise UsageUnknown("What processes use can be told on Linux only.")
+        return await self._sandbox(sandbox_id).usage()
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
         sandbox = self._sandboxes.get(sandbox_id)
