@@ -72,6 +72,13 @@ def cli() -> None:
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Edge processes."
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(["shared", "netns"]),
+    default="shared",
+    show_default=True,
+    help="netns: a network of its own for each sandbox (Linux).",
+)
 def dev(**options: Any) -> None:
     """Control plane, edge and a demo sandbox on this machine.
 

@@ -39,6 +39,7 @@ class Options:
     window: float
     workers: int
     api_key: str
+    isolation: str = "shared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Shared:
             "public_port": options.edge_port,
             "data_dir": str(options.data_dir.resolve()),
             "demo": options.demo,
+            "isolation": options.isolation,
             "reserved_ports": [port for port in ports if port],
             "await_edge": True,
         }
