@@ -128,7 +128,14 @@ class Dev:
             _print(line)
         self._held = None
         in_error = said.get("in_error")
-        _print(banner(addresses, demo, in_error=in_error if isinstance(in_error, int) else 0))
+        _print(
+            banner(
+                addresses,
+                demo,
+                in_error=in_error if isinstance(in_error, int) else 0,
+                isolated=self._options.isolation == "netns",
+            )
+        )
 
     async def _child(self, name: str, command: Sequence[str]) -> Child:
         def complain(line: str) -> None:
