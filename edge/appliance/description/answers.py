@@ -234,15 +234,6 @@ ANSWERS: Final[dict[str, Schema]] = {
             closed({"next_token": TEXT}, items=listed(ref("SandboxFields")), has_next=BOOL),
         ],
     },
-    "Metrics": listed(
-        closed(
-            timestamp=TIME,
-            cpu_percent={"type": "number", "minimum": 0},
-            **dict.fromkeys(("cpu_count", "mem_used_bytes", "mem_total_bytes"), COUNT),
-            **dict.fromkeys(("disk_used_bytes", "disk_total_bytes"), COUNT),
-            **dict.fromkeys(("network_rx_bytes", "network_tx_bytes"), nullable(COUNT)),
-        )
-    ),
     "Snapshot": _SNAPSHOT,
     "SnapshotList": listed(ref("Snapshot")),
     "VolumeObject": _VOLUME,
@@ -268,6 +259,19 @@ ANSWERS: Final[dict[str, Schema]] = {
     "ProcessList": listed(closed(pid=COUNT, command=TEXT, running=BOOL)),
     "ProcessLogs": closed(
         {"exit_code": {"type": "integer"}}, stdout=TEXT, stderr=TEXT, output=TEXT
+    ),
+    "MetricsList": listed(
+        closed(
+            timestamp=TIME,
+            cpu_percent={"type": "number", "minimum": 0},
+            cpu_count=COUNT,
+            mem_used_bytes=COUNT,
+            mem_total_bytes=COUNT,
+            disk_used_bytes=COUNT,
+            disk_total_bytes=COUNT,
+            network_rx_bytes=nullable(COUNT),
+            network_tx_bytes=nullable(COUNT),
+        )
     ),
     "Success": closed(success=BOOL),
     "FileInfo": _FILE,

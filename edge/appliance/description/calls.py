@@ -121,7 +121,7 @@ CALLS: Final[dict[str, Call]] = {
     f"POST {_S}/hibernate": Call("Snapshot"),
     f"POST {_S}/resume": Call("SandboxObject"),
     f"POST {_S}/timeout": Call("SandboxObject", body=of.SetTimeout),
-    f"GET {_S}/metrics": Call("Metrics"),
+    f"GET {_S}/metrics": Call("MetricsList"),
     # --- Snapshots and forks -------------------------------------------------------------------------
     f"POST {_S}/fork": Call("SandboxObject", 201),
     f"POST {_S}/snapshots": Call("Snapshot", 201),
