@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import aiohttp
 
@@ -26,7 +27,7 @@ class Clients:
             timeout=aiohttp.ClientTimeout(total=PATIENCE),
         )
 
-    async def __aenter__(self) -> Clients:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -48,7 +48,7 @@ async def main(file: Path, name: str, count: int) -> None:
         edges.append(build_edge(load_settings(file, own)))
     for edge in edges:
         await edge.start()
-    while any(edge.unready() for edge in edges):
+    while any(edge.unready() for edge in edges):  # noqa: ASYNC110 - an edge has no event for it
         await asyncio.sleep(0.05)
     app = web.Application(client_max_size=1 << 24)
     app[EDGES] = edges

@@ -82,7 +82,7 @@ async def measure(
 ) -> list[Footprint]:
     """All three. Raises `BenchError`."""
 
-    async def know(edge: Edge, held: Held, count: int) -> None:
+    async def know(edge: Edge, _: Held, count: int) -> None:
         part = there.refused[-count:] if count == FEW else there.refused[:count]
         await clients.in_turn(((edge.port, one) for one in part), 16, 503)
 

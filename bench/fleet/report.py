@@ -17,9 +17,7 @@ def as_text(outcome: Outcome) -> str:
     lines = [*(f"{key}: {value}" for key, value in outcome.machine.items())]
     lines += [
         f"{sizes.edges} edges in {sizes.processes} processes, {outcome.records} records in one Valkey",
-        f"published in {outcome.publishing:.1f} s "
-        f"({outcome.records / max(outcome.publishing, 0.001):.0f} a second), "
-        f"{outcome.redis_per_record:.0f} bytes of Redis per record",
+        f"published in {outcome.publishing:.1f} s, {outcome.redis_per_record:.0f} bytes of Redis each",
         "",
         "Commands sent to Redis, and the most that the formula allows",
     ]

@@ -203,25 +203,31 @@ async def _requests(fleet: Fleet, outcome: Outcome) -> None:
     asked = [(port, visit) for port, _ in zip(cycle(ports), range(count), strict=False)]
     stage = law.Stage("requests to what runs", 0, len(ports), requests=count)
     async with fleet.measured(stage, outcome) as times:
-        times += await fleet.clients.in_turn(asked, 32)
+        times.extend(await fleet.clients.in_turn(asked, 32))
 
 
 async def _burst(fleet: Fleet, outcome: Outcome) -> None:
-    """All at once, each through several edges."""
-    visits = fleet.there.sleeping[: fleet.sizes.burst]
-    asking = fleet.sizes.asking
-    async with fleet.measured(
-        _wakes("wakes at once", fleet, len(visits), asking), outcome
-    ) as times:
+    """All at once, each through one edge; then some, each through several at the same time."""
+    sizes, sleeping = fleet.sizes, fleet.there.sleeping
+    await _at_once(fleet, outcome, "wakes at once", sleeping[: sizes.burst], 1)
+    shared = sleeping[sizes.burst : sizes.burst + sizes.shared]
+    await _at_once(fleet, outcome, f"the same at {sizes.asking} edges", shared, sizes.asking)
+
+
+async def _at_once(
+    fleet: Fleet, outcome: Outcome, name: str, visits: list[Visit], asking: int
+) -> None:
+    async with fleet.measured(_wakes(name, fleet, len(visits), asking), outcome) as times:
         answers = await asyncio.gather(
             *(fleet.clients.wake(_some(fleet, n, asking), one) for n, one in enumerate(visits))
         )
-        times += [one for answer in answers for one in answer]
+        times.extend(one for answer in answers for one in answer)
 
 
 async def _paced(fleet: Fleet, outcome: Outcome) -> None:
     """One after the other by the clock, whether or not those before are awake, each through one edge."""
-    visits, rate = fleet.there.sleeping[fleet.sizes.burst :], fleet.sizes.rate
+    before, rate = fleet.sizes.burst + fleet.sizes.shared, fleet.sizes.rate
+    visits = fleet.there.sleeping[before:]
     loop = asyncio.get_running_loop()
     began = loop.time()
 
@@ -233,7 +239,7 @@ async def _paced(fleet: Fleet, outcome: Outcome) -> None:
     name = f"{rate:g} wakes a second"
     async with fleet.measured(_wakes(name, fleet, len(visits), 1), outcome) as times:
         began = loop.time()
-        times += await asyncio.gather(*(later(n, one) for n, one in enumerate(visits)))
+        times.extend(await asyncio.gather(*(later(n, one) for n, one in enumerate(visits))))
 
 
 def _wakes(name: str, fleet: Fleet, count: int, asking: int) -> law.Stage:

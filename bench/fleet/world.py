@@ -23,6 +23,7 @@ class Sizes:
     processes: int = 2
     requests: int = 6000
     burst: int = 1000
+    shared: int = 100
     asking: int = 3
     rate: float = 50.0
     seconds: float = 20.0
@@ -37,7 +38,7 @@ class Sizes:
 
 
 SMALL = Sizes(
-    sandboxes=400, edges=4, processes=1, requests=80, burst=12, asking=3, rate=10.0, seconds=1.0,
+    sandboxes=400, edges=4, processes=1, requests=80, burst=12, shared=4, asking=3, rate=10.0, seconds=1.0,
     known=100, waiters=40, tunnels=40,
 )  # fmt: skip
 """Enough to see that everything works."""
@@ -72,7 +73,9 @@ def build(app_port: int, sizes: Sizes) -> FleetWorld:
     running = _visit(world, RUNNING)
     token = world.token(RUNNING, LIVE, Transport.WEBSOCKET)
     socket = replace(running, target=f"/live/ws?edge_token={token}")
-    sleepers = [f"sb_sleeper{number:06d}" for number in range(sizes.burst + sizes.paced)]
+    sleepers = [
+        f"sb_sleeper{number:06d}" for number in range(sizes.burst + sizes.shared + sizes.paced)
+    ]
     hangs = [f"{HANGS}{number:06d}" for number in range(HANGING)]
     for sandbox_id in (*sleepers, *hangs):
         world.add_sandbox(sandbox_id, State.PAUSED)
@@ -101,7 +104,9 @@ def settings(world: World, control_plane_port: int, redis_url: str, log: Path) -
     """Production's settings, but for patience: all edges of a fleet share this machine's few cores, and one that
     waits for its turn shall not look like a Redis or a control plane in trouble.
     """
-    return f"""{world.edge_settings(control_plane_port, log)}
+    base = world.edge_settings(control_plane_port, log)
+    base = base.replace("[control_plane]", "[control_plane]\ntimeout = 30.0")
+    return f"""{base}
 [redis]
 url = {json.dumps(redis_url)}
 timeout = 30.0
