@@ -57,6 +57,8 @@ class Stage:
     """Records that were met for the first time: once for each edge that met them."""
     resume_calls: int = 0
     """Calls for a resume, counted by the control plane."""
+    asked_directly: int = 0
+    """Look-ups the control plane was asked for, because Redis could not be believed just then."""
     longest: float = 0.0
     """Seconds of the longest answer."""
 
@@ -150,8 +152,8 @@ def broken(stage: Stage, calls: Mapping[str, int]) -> list[str]:
         f"one or {CHANGES} changes a wake: {work.publishes} for {stage.wakes}": (
             stage.wakes <= work.publishes <= CHANGES * stage.wakes
         ),
-        f"looks: {work.looks}, of which {stage.cold} at what was not known": (
-            work.looks >= stage.cold + work.takes - work.leaves
+        f"looks: {work.looks} and {stage.asked_directly}, {stage.cold} at what was not known": (
+            work.looks + stage.asked_directly >= stage.cold + work.takes - work.leaves
         ),
         f"commands: {work.sent}, at most {most(stage):.0f}": work.sent <= most(stage),
     }

@@ -42,7 +42,7 @@ _HEADER = [
     "", "requests", "wakes", "seconds", "commands", "at most", "per request", "per wake", "p50 ms", "p99 ms", "Redis CPU",
 ]  # fmt: skip
 _PARTS = [
-    "", "heartbeats", "alive", "look-ups", "leases tried", "led", "kept", "changes", "transactions", "reads", "resume calls",
+    "", "heartbeats", "alive", "look-ups", "leases tried", "led", "kept", "changes", "transactions", "reads", "resume calls", "asked directly",
 ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _parts(one: Measured) -> list[str]:
     work = law.work_of(one.calls)
     parts = (
         work.beats, work.joins, work.looks, work.takes, work.leaves, work.keeps, work.publishes,
-        work.transactions, work.reads, one.stage.resume_calls,
+        work.transactions, work.reads, one.stage.resume_calls, one.stage.asked_directly,
     )  # fmt: skip
     return [one.stage.name, *map(str, parts)]
 

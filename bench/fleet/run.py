@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -71,16 +72,16 @@ class Fleet:
     def all_ports(self) -> list[int]:
         return [port for ports in self.ports for port in ports]
 
-    async def resumes(self) -> tuple[int, int]:
-        """Calls for a resume, and sandboxes that have got a new incarnation."""
+    async def asked(self) -> Counter[str]:
+        """What the control plane was asked for, and how many sandboxes have got a new incarnation."""
         said = await self.clients.json(f"{self.plane}/bench/calls")
-        return int(str(said.get("resume", 0))), int(str(said["resumed"]))
+        return Counter({name: int(str(count)) for name, count in said.items()})
 
     @asynccontextmanager
     async def measured(self, stage: law.Stage, outcome: Outcome) -> AsyncIterator[list[float]]:
         """Count what the server does meanwhile; the block adds the seconds its answers took."""
         times: list[float] = []
-        calls, resumed = await self.resumes()
+        calls = await self.asked()
         cpu, before, began = self.valkey.cpu(), self.valkey.calls(), time.monotonic()
         yield times
         await asyncio.sleep(SETTLE)
@@ -89,16 +90,18 @@ class Fleet:
         # The look before is among them; those of heartbeats are counted by what they write.
         went["info"] = went.get("info", 0) - 1
         times.sort()
-        later, then = await self.resumes()
+        since = await self.asked()
+        since.subtract(calls)
         done = replace(
             stage,
             seconds=seconds,
-            resume_calls=later - calls,
+            resume_calls=since["resume"],
+            asked_directly=since["sandboxes"] + since["grants"],
             longest=times[-1] if times else 0.0,
         )
         broken = law.broken(done, went)
-        if then - resumed != stage.wakes:
-            broken.append(f"{then - resumed} incarnations of {stage.wakes} wakes")
+        if since["resumed"] != stage.wakes:
+            broken.append(f"{since['resumed']} incarnations of {stage.wakes} wakes")
         p50, p99 = percentile(times, 50), percentile(times, 99)
         outcome.stages.append(Measured(done, went, p50, p99, self.valkey.cpu() - cpu, broken))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 
+from edge.cli import cli
 from tests.examples.fleet import INSIDE, Prepared, prepare, running
-from tests.examples.proxies import EXAMPLES, ROOT, cleaned
+from tests.examples.proxies import EXAMPLES, cleaned
 
 pytestmark = pytest.mark.needs_tool("nginx", "openssl")
 
@@ -50,11 +51,8 @@ def test_every_edges_settings_are_good(prepared: Prepared) -> None:
     names = [prepared.environment(edge) for edge in prepared.edges]
     for environ in names:
         config = environ["PREVIEW_EDGE_CONFIG"]
-        done = subprocess.run(
-            [sys.executable, "-m", "edge", "check-config", config],
-            cwd=ROOT, env=cleaned() | environ, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = CliRunner().invoke(cli, ["check-config", config], env=cleaned() | environ)
+        assert done.exit_code == 0, done.output
     for name in ("CONTROL_PLANE__EDGE_ID", "LISTEN__PORT", "LISTEN__ADMIN_PORT"):
         assert len({environ[f"PREVIEW_EDGE_{name}"] for environ in names}) == 3
 
