@@ -70,7 +70,7 @@ peers: $(BIN)/.bench-installed ## Install the proxies that tests and bench compa
 bench: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure beside nginx and Envoy; writes bench/out/
 	@$(BIN)/python -m bench
 
-scale: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure a fleet over one Valkey (3 minutes); writes bench/out/
+scale: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure a fleet over one Valkey; writes bench/out/
 	@$(BIN)/python -m bench.fleet
 
 image: ## Build the container image (needs docker)

@@ -118,4 +118,8 @@ stale_after = 60.0
 window = 120.0
 [admission]
 in_flight_per_sandbox = 0
+[drain]
+timeout = 0.0
+waiters = 0.0
+tunnels = 0.0
 """
