@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes -r
 
 .DEFAULT_GOAL := help
-.PHONY: help peers setup run test fuzz soak chaos check format bench image lock clean
+.PHONY: help peers setup run test fuzz soak chaos check format bench scale image lock clean
 
 help: ## Show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -69,6 +69,9 @@ peers: $(BIN)/.bench-installed ## Install the proxies that tests and bench compa
 
 bench: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure beside nginx and Envoy; writes bench/out/
 	@$(BIN)/python -m bench
+
+scale: $(BIN)/.run-installed $(BIN)/.bench-installed ## Measure a fleet over one Valkey; writes bench/out/
+	@$(BIN)/python -m bench.fleet
 
 image: ## Build the container image (needs docker)
 	@command -v docker >/dev/null || { echo 'make image: docker is not installed or not on PATH' >&2; exit 1; }
