@@ -61,6 +61,7 @@ class Plan:
     checkout: Mapping[str, object]
     mask_request_host: str | None
     traffic_token_sha256: str | None
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)

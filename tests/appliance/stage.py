@@ -83,6 +83,7 @@ class Stage:
         inactivity: float | None = None,
         action: TimeoutAction = "hibernate",
         auto_resume: bool = True,
+        ephemeral: bool = False,
     ) -> Sandbox:
         """A running sandbox; times in seconds."""
         plan = Plan(
@@ -96,6 +97,7 @@ class Stage:
             checkout={},
             mask_request_host=None,
             traffic_token_sha256=None,
+            ephemeral=ephemeral,
         )
         return await self.sandboxes.create(
             plan, envs={}, cwd=None, timeout_ms=int(timeout * 1000), timeout_action=action

@@ -91,6 +91,40 @@ def test_one_that_is_in_error_already_is_told_of_once(store: Store) -> None:
     play(after, store)
 
 
+def test_what_was_ephemeral_is_destroyed(store: Store) -> None:
+    """Its events say why and that it is gone; so do records; the next restart finds nothing more to do."""
+    ids: list[str] = []
+
+    async def before(stage: Stage) -> None:
+        running = await stage.create(ephemeral=True)
+        paused = await stage.create(ephemeral=True, auto_resume=False)
+        await stage.sandboxes.pause(paused)
+        ids.extend([running.id, paused.id])
+
+    async def after(stage: Stage) -> None:
+        assert stage.sandboxes.reconcile(FLOOR) == stage.sandboxes.living() == []
+        told = stage.events.select(EventFilter(), offset=0, limit=99, ascending=True)[0][-4:]
+        assert [(e.sandbox_id, f"{e.operation} {e.status} {e.reason}") for e in told] == [
+            (each, what)
+            for each in ids
+            for what in ("reconcile failed restart", "destroy succeeded restart")
+        ]
+        assert "files are gone" in (told[0].error_message or "")
+        for each in ids:
+            record = stage.sandboxes.record(each)
+            assert record is not None and record.version > FLOOR
+            assert record.state is State.DESTROYED
+        assert stage.sandboxes.snapshots() == []
+
+    async def again(stage: Stage) -> None:
+        assert stage.sandboxes.reconcile(2 * FLOOR) == []
+        assert len(_events(stage)) == 2
+
+    play(before, store)
+    play(after, store)
+    play(again, store)
+
+
 def test_a_create_that_was_not_acknowledged_has_not_happened(store: Store) -> None:
     """Killed while the sandbox is being made: nobody was told of it, so there is none."""
 

@@ -205,6 +205,7 @@ async def _create(
             checkout=checkout.view,
             mask_request_host=mask,
             traffic_token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else None,
+            ephemeral=bool(wanted.ephemeral),
         )
         await the_parts.sandboxes.create(
             plan,
