@@ -20,6 +20,7 @@ from edge.appliance.api import (
     internal,
     lifecycle,
     lifecycle_streams,
+    metrics,
     open_routes,
     operator,
     pools,
@@ -64,7 +65,7 @@ def build_app(the_parts: Parts) -> web.Application:
     app[description.DESCRIPTION] = description.Description(app)
     public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
     beside = (lifecycle, lifecycle_streams, description, internal, operator)
-    for module in (*public, snapshots, volumes, *beside):
+    for module in (*public, metrics, snapshots, volumes, *beside):
         for method, path, handler in module.ROUTES:
             app.router.add_route(method, path, handler, expect_handler=_expect)
     app.add_subapp(PREFIX, build_console(the_parts))

@@ -10,7 +10,7 @@ from edge.appliance.events import LifecycleEvent
 from edge.appliance.grant import PRINCIPAL, Grant
 from edge.appliance.lifecycle import published
 from edge.appliance.minter import Preview, ProxyTarget
-from edge.appliance.runtime import FileEntry
+from edge.appliance.runtime import FileEntry, Usage
 from edge.appliance.runtime.paths import WORKSPACE
 from edge.appliance.sandbox import Sandbox, Snapshot
 from edge.appliance.uploads import (
@@ -52,6 +52,22 @@ def rfc3339(time: float | None) -> str | None:
     return (
         datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     )
+
+
+def metrics_view(usage: Usage, now: float) -> Json:
+    """One sample, exactly these keys; without a network of its own the last two are null."""
+    received, sent = usage.network or (None, None)
+    return {
+        "timestamp": rfc3339(now),
+        "cpu_percent": usage.cpu_percent,
+        "cpu_count": usage.cpu_count,
+        "mem_used_bytes": usage.memory,
+        "mem_total_bytes": usage.memory_total,
+        "disk_used_bytes": usage.disk,
+        "disk_total_bytes": usage.disk_total,
+        "network_rx_bytes": received,
+        "network_tx_bytes": sent,
+    }
 
 
 def sandbox_view(sandbox: Sandbox, traffic_access_token: str | None = None) -> Json:

@@ -75,7 +75,7 @@ async def test_the_two_keys_are_apart(service: Service) -> None:
     [
         ("POST", "/v1/volumes/vol_1/uploads", 501, "not_implemented"),
         ("GET", "/v1/volumes/vol_1/ws", 501, "not_implemented"),
-        ("GET", "/v1/sandboxes/sb_1/metrics", 501, "not_implemented"),
+        ("GET", "/v1/sandboxes/sb_1/ssh", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/sb_1/ws?channel=pty", 501, "not_implemented"),
         ("POST", "/v1/sandboxes/sb_1/files/copy", 501, "not_implemented"),
         ("GET", "/v1/sandboxes/", 501, "not_implemented"),

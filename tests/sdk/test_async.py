@@ -74,8 +74,10 @@ async def test_commands_and_files(login: Login) -> None:
         await sandbox.files.write("raw", b"\x00\xff")
         assert await sandbox.files.read("raw", format="bytes") == b"\x00\xff"
         assert sorted(entry.name for entry in await sandbox.files.list()) == ["a.txt", "raw"]
+        (sample,) = await sandbox.get_metrics()
+        assert sample.disk_used_bytes > 0
         with pytest.raises(NotOffered):
-            await sandbox.get_metrics()
+            await sandbox.create_ssh_access()
 
 
 async def test_previews(

@@ -16,7 +16,7 @@ from nullspace.errors import (
 )
 from nullspace.errors import NotImplementedError as NotOffered
 from nullspace.lifecycle import Lifecycle
-from nullspace.types import SandboxQuery, SandboxStatus
+from nullspace.types import SandboxMetrics, SandboxQuery, SandboxStatus
 
 Login = dict[str, Any]
 
@@ -251,7 +251,6 @@ def test_lifecycle(login: Login) -> None:
 def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
     """The client sees its own exception for the rest of the API, and for a wrong key."""
     calls: list[Callable[[], object]] = [
-        sandbox.get_metrics,
         lambda: Lifecycle(**login).list_webhooks(),
         lambda: Sandbox.create(internet_access=False, **login),
     ]
@@ -260,3 +259,12 @@ def test_what_is_not_offered(login: Login, sandbox: Sandbox) -> None:
             call()
     with pytest.raises(AuthError):
         Sandbox.create(base_url=login["base_url"], api_key="wrong")
+
+
+def test_metrics(login: Login, sandbox: Sandbox) -> None:
+    """One sample of the client's own class, by handle and by id; network is not known here, and says so."""
+    sandbox.commands.run("sleep", ["600"], background=True)
+    for (sample,) in (sandbox.get_metrics(), Sandbox.get_metrics_by_id(sandbox.id, **login)):
+        assert isinstance(sample, SandboxMetrics)
+        assert 0 < sample.mem_used_bytes < sample.mem_total_bytes and sample.cpu_count >= 1
+        assert (sample.network_rx_bytes, sample.network_tx_bytes) == (None, None)

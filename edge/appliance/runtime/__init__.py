@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         SandboxFrozen,
         SupervisorLost,
         TooManyCommands,
+        Usage,
+        UsageUnknown,
         VolumeLost,
     )
     from edge.appliance.runtime.started import Stream
@@ -90,6 +92,8 @@ __all__ = [
     "Stream",
     "SupervisorLost",
     "TooManyCommands",
+    "Usage",
+    "UsageUnknown",
     "VolumeLost",
 ]
 

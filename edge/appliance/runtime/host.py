@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from edge.appliance.runtime.interface import (
     PathEscape,
     ProcessInfo,
     RuntimeFault,
+    Usage,
+    UsageUnknown,
 )
 from edge.appliance.runtime.mounts import Mount
 from edge.appliance.runtime.paths import WORKSPACE
@@ -219,6 +222,15 @@ class Runtime:
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
         return await self._sandbox(sandbox_id).memory()
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        """What its processes use, measured over a tenth of a second; a frozen one stays so.
+
+        Raises `UsageUnknown` where the operating system does not tell.
+        """
+        if sys.platform != "linux":
+            raise UsageUnknown("What processes use can be told on Linux only.")
+        return await self._sandbox(sandbox_id).usage()
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
         sandbox = self._sandboxes.get(sandbox_id)

@@ -98,6 +98,28 @@ class Replaced:
     binary_files_skipped: int
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a sandbox use now. ``cpu_percent`` is 100 for each processor that is fully busy.
+
+    ``memory`` is resident bytes, ``disk`` bytes of files in the work tree. ``network`` is bytes received and sent
+    since the sandbox's network is there; None where it has none of its own, because nobody counts then.
+    The totals are this machine's: nothing keeps a sandbox from using all of it.
+    """
+
+    cpu_percent: float
+    cpu_count: int
+    memory: int
+    memory_total: int
+    disk: int
+    disk_total: int
+    network: tuple[int, int] | None
+
+
+class UsageUnknown(RuntimeError):
+    """This operating system does not tell what processes use."""
+
+
 class RuntimeFault(Exception):
     """The base of everything below; its text is a sentence for the caller of the API."""
 

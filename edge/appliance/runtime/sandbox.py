@@ -27,17 +27,22 @@ from edge.appliance.runtime.interface import (
     SandboxFrozen,
     SupervisorLost,
     TooManyCommands,
+    Usage,
 )
 from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
 from edge.appliance.runtime.stillness import Stillness
+from edge.appliance.runtime.usage import measured
 
 KEPT_ENDED = 32
 """How many ended background commands keep their logs."""
 
 MAX_COMMANDS = 128
 """How many commands may run, or have left somebody who holds their output open."""
+
+MEASURED = 0.1
+"""Seconds over which the use of processors is measured."""
 
 _KILLED = 137
 _REAPED = 1.0
@@ -311,6 +316,18 @@ class Sandbox:
     async def memory(self) -> int:
         """See `Runtime.memory_bytes`."""
         return 0 if self._link is None else cast(int, await self._link.tell("memory"))
+
+    async def usage(self) -> Usage:
+        """See `Runtime.usage`."""
+        percent, network = 0.0, None
+        if (link := self._link) is not None:
+            clock = asyncio.get_running_loop().time
+            before, began = cast(float, await link.tell("cpu")), clock()
+            await asyncio.sleep(MEASURED)
+            after, ended = cast(float, await link.tell("cpu")), clock()
+            percent = 100 * max(0.0, after - before) / (ended - began)
+        memory, disk = await self.memory(), await asyncio.to_thread(self.tree.size)
+        return measured(self.folder, memory=memory, disk=disk, percent=percent, network=network)
 
     async def end(self) -> None:
         """Kill everything, for good; nothing starts in it from now on. Calling it again is harmless."""

@@ -203,3 +203,14 @@ def test_it_starts_without_the_control_planes_libraries() -> None:
         [sys.executable, "-S", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert answer.stdout == "[]\n"
+
+
+@LINUX
+def test_processor_time_outlives_those_who_used_it(peer: Peer) -> None:
+    """What a command and its children have used is still counted once they are reaped, and counted once."""
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    peer.spawn("sh", "-c", f"{sys.executable} -c '{burn}' & wait")
+    assert peer.hear() == {"exited": 1, "code": 0}
+    used = peer.ask("cpu")["ok"]
+    assert isinstance(used, float) and 0.29 <= used < 3.0
+    assert peer.ask("cpu")["ok"] == pytest.approx(used, abs=0.05)
