@@ -93,6 +93,13 @@ def cli() -> None:
     metavar="URL",
     help="Redis or Valkey between control plane and edges. Without it edges follow the control plane over HTTP.",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(["shared", "netns"]),
+    default="shared",
+    show_default=True,
+    help="netns: a network of its own for each sandbox (Linux).",
+)
 def dev(admin_port: int | None, **options: Any) -> None:
     """Control plane, edge (or several) and a demo sandbox on this machine.
 

@@ -8,10 +8,13 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 import uvloop
+
+from edge.appliance.runtime.namespace import why_not
 
 BUSY = 1.0
 """Seconds of processor time a loop may spend on one thing before the test fails."""
@@ -40,13 +43,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what lacks its tools; fail instead where CI promises that all of them are there."""
     for marker in item.iter_markers("needs_tool"):
-        missing = [name for name in marker.args if shutil.which(name) is None]
+        if "netns" in marker.args and (trouble := _no_namespaces()) is not None:
+            # The machine forbids it, which nothing that could be installed would change.
+            pytest.skip(f"needs network namespaces: {trouble}")
+        missing = [n for n in marker.args if n != "netns" and shutil.which(n) is None]
         if not missing:
             continue
         reason = f"needs {' and '.join(missing)}, which is not installed on this machine"
         if os.environ.get("CI_REQUIRE_ALL") == "1":
             pytest.fail(f"{reason}, and CI_REQUIRE_ALL=1 forbids to skip", pytrace=False)
         pytest.skip(reason)
+
+
+@cache
+def _no_namespaces() -> str | None:
+    """Why there are none here; asked once."""
+    return why_not()
 
 
 @pytest.fixture(autouse=True)

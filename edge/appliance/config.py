@@ -61,6 +61,8 @@ class Config(_Group):
     """Ports that cannot be previewed besides the API's own: the edge's and its admin's."""
     redis: RedisSettings = RedisSettings()
     """Redis to publish records to, for many edges; without a URL there is none."""
+    isolation: Literal["shared", "netns"] = "shared"
+    """Whether sandboxes share this machine's network, or each has a namespace of its own (Linux)."""
     console_hosts: tuple[Hostname, ...] = ()
     """Names under which the console may be opened besides this machine's own: those of a proxy in front."""
     await_edge: bool = False

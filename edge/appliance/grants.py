@@ -46,6 +46,8 @@ class Grants:
         self._feed = feed
         self._audit = audit
         self._wall = wall
+        self.before_issue: Callable[[str, int], None] = lambda *_: None
+        """What has to be done for a port of a sandbox first; raises `ApiError` where it cannot."""
         self._all: dict[str, Grant] = {}
         self._of_sandbox: dict[str, dict[str, Grant]] = {}
         for grant in self._rows.load():
@@ -95,6 +97,7 @@ class Grants:
         kinds: tuple[Transport, ...],
     ) -> Grant:
         number = self._minter.port(port)
+        self.before_issue(sandbox_id, number)
         outdated = self._outdated(sandbox_id)
         now = self._wall()
         grant = Grant(

@@ -123,6 +123,7 @@ def build_parts(
         log=log,
         on_forgotten=grants.forget,
     )
+    grants.before_issue = sandboxes.reach
     volumes = Volumes(store, config.data_dir / "volumes", wall)
     attachments = Attachments(volumes, sandboxes, runtime, wall=wall, log=log)
     copies = Copies(store, config.data_dir / "snapshots")

@@ -72,10 +72,11 @@ async def _trouble(sandbox: Sandbox, port: int, wanted: Readiness, limit: float)
         return f"The sandbox is {sandbox.state.value}."
     try:
         async with asyncio.timeout(limit):
+            host, outside = sandbox.upstream.address(port)
             if wanted.kind == "tcp":
-                await _connect(port)
+                await _connect(host, outside)
                 return None
-            status = await _get(port, wanted.path or "/")
+            status = await _get(host, outside, wanted.path or "/")
     except TimeoutError:
         return f"Port {port} did not answer in time."
     except (OSError, aiohttp.ClientError, ValueError):
@@ -83,15 +84,15 @@ async def _trouble(sandbox: Sandbox, port: int, wanted: Readiness, limit: float)
     return None if status < 500 else f"GET {wanted.path or '/'} was answered {status}."
 
 
-async def _connect(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _connect(host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
     writer.close()
 
 
-async def _get(port: int, path: str) -> int:
+async def _get(host: str, port: int, path: str) -> int:
     """The status of a GET; neither body nor redirect is followed up."""
     async with (
         aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.get(f"http://127.0.0.1:{port}{path}", allow_redirects=False) as answer,
+        session.get(f"http://{host}:{port}{path}", allow_redirects=False) as answer,
     ):
         return answer.status

@@ -18,8 +18,8 @@ from edge.appliance.volumes.volume import (
 )
 from edge.core.records import SandboxRecord, State, Upstream
 
-_HERE = Upstream("127.0.0.1")
-"""Sandboxes share this machine's network, so an app's port is its port here."""
+HERE = "127.0.0.1"
+"""Where edges reach sandboxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,8 @@ class Sandbox:
 
     ``created_at``, ``started_at`` and ``timeout_at`` are Unix times; ``deadline`` and
     ``last_activity`` are of the event loop's clock, so that a change of the wall clock pauses nothing.
-    ``calls`` counts API calls under way in the sandbox, which keep it awake as traffic does.
+    ``calls`` counts API calls under way in the sandbox, which keep it awake as traffic does. ``ports`` is
+    set for one with a network of its own: the ports here that lead to those in there.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Sandbox:
     snapshot: Snapshot | None = None
     snapshots: list[Snapshot] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
+    ports: dict[int, int] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -127,6 +129,15 @@ class Sandbox:
         limit = self.plan.inactivity_timeout
         return None if limit is None else self.last_activity + limit
 
+    @property
+    def upstream(self) -> Upstream:
+        """Where its apps are reached while it runs."""
+        if self.ports is None:
+            return Upstream(
+                HERE
+            )  # This machine's network is its own: an app's port is its port here.
+        return Upstream(HERE, dict(self.ports), only_ports=True)
+
     def record(self) -> SandboxRecord:
         """What edges see."""
         running = self.state in (State.RUNNING, State.PAUSING)
@@ -137,7 +148,7 @@ class Sandbox:
             incarnation=self.incarnation,
             auto_resume=self.plan.auto_resume,
             running_since=self.started_at if running else None,
-            upstream=_HERE if running else None,
+            upstream=self.upstream if running else None,
             traffic_token_sha256=self.plan.traffic_token_sha256,
             mask_request_host=self.plan.mask_request_host,
             previews_disabled=self.previews_disabled,

@@ -20,6 +20,7 @@ from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event, published
 from edge.appliance.problems import (
     AUTO_RESUME_DISABLED,
+    QUOTA_EXCEEDED,
     RESUME_FAILED,
     RESUME_TIMEOUT,
     RUNTIME_LOST,
@@ -78,6 +79,7 @@ class Sandboxes:
         log: Callable[..., None],
         on_forgotten: Callable[[str], None],
     ) -> None:
+        self._runtime = runtime
         self._scope = scope
         self._store = store
         self._feed = feed
@@ -166,6 +168,7 @@ class Sandboxes:
             timeout_action=timeout_action,
             previews_disabled=setup.previews_disabled,
             attachments=list(setup.attachments),
+            ports={} if self._runtime.isolated else None,
         )
         self._registry.add(sandbox)
         self._feed.publish(sandbox.record())
@@ -341,6 +344,23 @@ class Sandboxes:
             self._transitions.emit(sandbox, Operation.TIMEOUT_UPDATED, status, API, metadata=told)
         if runs:
             self._expiry.arm(sandbox)
+
+    def reach(self, sandbox_id: str, port: int) -> None:
+        """See to it that edges can reach this port of a sandbox; edges are told before we return.
+
+        Raises `ApiError` (sandbox_not_found, sandbox_not_ready, quota_exceeded).
+        """
+        sandbox = self._registry.get(sandbox_id)
+        if sandbox.ports is None or port in sandbox.ports:
+            return
+        if sandbox.state is State.CREATING:
+            raise ApiError(SANDBOX_NOT_READY, details={"status": published(sandbox.state)})
+        try:
+            outside = self._runtime.publish(sandbox_id, port)
+        except OSError as e:
+            raise ApiError(QUOTA_EXCEEDED, "This machine has no port left to reach it by.") from e
+        with self._transitions.changing(sandbox):
+            sandbox.ports[port] = outside
 
     def switch_previews(self, sandbox: Sandbox, *, disabled: bool) -> bool:
         """Shut all its previews, or open them again; False when that was so already.

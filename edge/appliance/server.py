@@ -27,6 +27,7 @@ from edge.appliance.keys import SigningKeys
 from edge.appliance.log import capture_libraries, log_event
 from edge.appliance.parts import Parts, build_parts
 from edge.appliance.runtime import Runtime
+from edge.appliance.runtime.namespace import why_not
 from edge.appliance.store import Store, StoreError
 from edge.core.records import State
 from edge.state.keyfiles import KeyFileError
@@ -54,7 +55,8 @@ class ControlPlane:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.port = 0
-        self._runtime = Runtime(config.data_dir / "sandboxes")
+        isolated = config.isolation == "netns"
+        self._runtime = Runtime(config.data_dir / "sandboxes", isolated=isolated)
         self._store: Store | None = None
         self._parts: Parts | None = None
         self._runner: web.AppRunner | None = None
@@ -69,6 +71,8 @@ class ControlPlane:
     async def start(self) -> None:
         """Take over what an earlier run left, then listen. Raises `StartError`."""
         config = self.config
+        if self._runtime.isolated and (trouble := await asyncio.to_thread(why_not)) is not None:
+            raise StartError(f"isolation netns: {trouble}; or do without the option")
         self._lock = _own(config.data_dir)
         try:
             keys = SigningKeys(config.data_dir, log=log_event)

@@ -46,6 +46,13 @@ from edge.appliance.store import StoreError
 class Executions(Protocol):
     """What the states rest on: directories and processes (``runtime/``)."""
 
+    @property
+    def isolated(self) -> bool:
+        """Whether each sandbox has a network of its own."""
+
+    def publish(self, sandbox_id: str, port: int) -> int:
+        """The port here that leads to this port of an isolated sandbox."""
+
     async def create(
         self,
         sandbox_id: str,

@@ -44,15 +44,17 @@ class Upstream:
     """Where an incarnation's ports are reached.
 
     ``host`` is an IP address or a name the edge can resolve. ``ports`` maps a sandbox's port to the
-    port on that host; without it (or for a port it does not name) the numbers are the same.
+    port on that host; without it (or for a port it does not name) the numbers are the same, unless
+    ``only_ports`` says that no other port can be reached: it is closed, then.
     """
 
     host: str
     ports: Mapping[int, int] | None = None
+    only_ports: bool = False
 
     def address(self, port: int) -> tuple[str, int]:
-        """The host and the port to dial for a sandbox's ``port``."""
-        return self.host, (self.ports or {}).get(port, port)
+        """The host and the port to dial for a sandbox's ``port``; 0, where nobody can listen, for a closed one."""
+        return self.host, (self.ports or {}).get(port, 0 if self.only_ports else port)
 
 
 @dataclass(frozen=True, slots=True)

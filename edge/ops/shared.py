@@ -48,6 +48,7 @@ class Options:
     window: float
     workers: int
     api_key: str
+    isolation: str = "shared"
     edges: int = 1
     redis_url: str | None = field(default=None, repr=False)
 
@@ -135,6 +136,7 @@ class Shared:
             "public_port": options.edge_port,
             "data_dir": str(options.data_dir.resolve()),
             "demo": options.demo,
+            "isolation": options.isolation,
             "reserved_ports": [port for port in ports if port],
             "redis": redis.model_dump(mode="json") | {"url": url},
             "await_edge": True,

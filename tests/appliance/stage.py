@@ -21,6 +21,12 @@ from edge.appliance.tasks import Scope
 class Scripted:
     """Executions that take the time and fail the way the test says; ``calls`` is what was asked."""
 
+    isolated = False
+
+    def publish(self, sandbox_id: str, port: int) -> int:
+        self.calls.append(f"publish {port}")
+        return 10_000 + port
+
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fail: dict[str, Exception] = {}

@@ -105,6 +105,7 @@ async def readiness(request: web.Request) -> web.Response:
     the_parts = parts(request)
     sandbox = the_parts.sandboxes.get(sandbox_id(request))
     port = the_parts.minter.port(path_port(request))
+    the_parts.sandboxes.reach(sandbox.id, port)
     return answer(await wait_ready(sandbox, port, wanted, the_parts.wall))
 
 

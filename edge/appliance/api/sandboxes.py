@@ -50,8 +50,8 @@ async def create(request: web.Request) -> web.Response:
     body = await read_json_body(request)
     wanted = parse(Create, body)
     refuse_unpoolable(wanted)
-    _offered(wanted)
     the_parts = parts(request)
+    _offered(wanted, isolated=the_parts.runtime.isolated)
     key = request.headers.get("Idempotency-Key", "")
     if not key:
         return answer(await _create(the_parts, wanted, lambda: _gone(request)), 201)
@@ -144,7 +144,7 @@ async def set_timeout(request: web.Request) -> web.Response:
     return answer(sandbox_view(sandbox))
 
 
-def _offered(wanted: Create) -> None:
+def _offered(wanted: Create, *, isolated: bool) -> None:
     """Refuse what this control plane does not do, above all limits it cannot enforce.
 
     Raises `ApiError` (not_implemented).
@@ -152,7 +152,7 @@ def _offered(wanted: Create) -> None:
     network = wanted.network
     missing = {
         "desktop": wanted.desktop,
-        "internet_access": wanted.internet_access is False,
+        "internet_access": wanted.internet_access is False and not isolated,
         "network.allow_out": network and network.allow_out,
         "network.deny_out": network and network.deny_out,
     }

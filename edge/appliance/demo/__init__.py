@@ -91,6 +91,7 @@ async def start_demo(parts: Parts) -> Demo:
         for _ in range(ATTEMPTS):
             port = _free_port()
             command = Command(argv=[sys.executable, "-P", str(APP), str(port)])
+            parts.sandboxes.reach(sandbox.id, port)
             async with parts.sandboxes.use(sandbox.id):
                 await parts.runtime.spawn(sandbox.id, command)
                 asked = Readiness(kind="http", path="/healthz", timeout_secs=20, interval_ms=100)

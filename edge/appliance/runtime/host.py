@@ -41,11 +41,13 @@ class Runtime:
     Used from one running loop. Every method that takes a sandbox's id raises `NoSuchSandbox` for one
     that was not created here or was destroyed. Calls that freeze, thaw and destroy one sandbox are the
     caller's to put in order; each is safe to repeat. ``cgroups=False`` freezes by signals everywhere.
+    ``isolated``: each sandbox has a network of its own, which `why_not` says can be had.
     """
 
-    def __init__(self, root: Path, *, cgroups: bool = True) -> None:
+    def __init__(self, root: Path, *, cgroups: bool = True, isolated: bool = False) -> None:
         self._root = root.absolute()
         self._cgroups = cgroups
+        self.isolated = isolated
         self._sandboxes: dict[str, Sandbox] = {}
         self._searches = asyncio.Semaphore(SEARCHES)
 
@@ -90,7 +92,14 @@ class Runtime:
             raise RuntimeFault(f"{sandbox_id!r} cannot be the id of a sandbox.")
         folder = self._root / sandbox_id
         home = cwd or WORKSPACE
-        sandbox = Sandbox(sandbox_id, folder, envs=envs, cwd=home, cgroups=self._cgroups)
+        sandbox = Sandbox(
+            sandbox_id,
+            folder,
+            envs=envs,
+            cwd=home,
+            cgroups=self._cgroups,
+            isolated=self.isolated,
+        )
         tree = sandbox.tree
         try:
             tree.root.mkdir(mode=0o700, parents=True)
@@ -222,6 +231,15 @@ class Runtime:
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
         return await self._sandbox(sandbox_id).memory()
+
+    def publish(self, sandbox_id: str, port: int) -> int:
+        """The port on 127.0.0.1 that leads to this port of an isolated sandbox, closed whenever that is.
+
+        The same one as long as there is the sandbox. Raises OSError where there is no free port.
+        """
+        relay = self._sandbox(sandbox_id).relay
+        assert relay is not None
+        return relay.publish(port)
 
     async def usage(self, sandbox_id: str) -> Usage:
         """What its processes use, measured over a tenth of a second; a frozen one stays so.

@@ -25,6 +25,7 @@ from edge.appliance.runtime.interface import (
 )
 
 _READ = 1 << 16
+_MAX_DESCRIPTORS = 64
 _END_SECONDS = 15.0
 # No site packages and nothing from the working directory: standard library and this package only.
 _PYTHON = (sys.executable, "-P", "-s", "-S", "-X", "utf8")
@@ -33,6 +34,7 @@ _FAULTS: dict[str, type[RuntimeFault]] = {
     "frozen": SandboxFrozen,
     "freeze_failed": FreezeFailed,
     "not_executable": NotExecutable,
+    "no_socket": RuntimeFault,
 }
 
 
@@ -48,6 +50,7 @@ class Link:
         mark: str,
         *,
         cgroups: bool,
+        isolated: bool = False,
         exited: Callable[[int, int], None],
         lost: Callable[[], None],
     ) -> None:
@@ -59,11 +62,12 @@ class Link:
         self._next = 0
         self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
         self._incoming = b""
+        self._received: list[int] = []
         self._open = True
         self._buried: asyncio.Future[None] | None = None
         self._sock, theirs = socket.socketpair()
         with theirs:
-            self._process = _start(theirs, mark, cgroups=cgroups)
+            self._process = _start(theirs, mark, cgroups=cgroups, isolated=isolated)
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock, self._readable)
 
@@ -80,7 +84,10 @@ class Link:
     def tell(
         self, verb: str, descriptors: Sequence[int] = (), **what: object
     ) -> asyncio.Future[object]:
-        """Send a request; its future gets the answer, or a `RuntimeFault`. Closes ``descriptors``."""
+        """Send a request; its future gets the answer, or a `RuntimeFault`. Closes ``descriptors``.
+
+        The answer is the descriptor, where one comes with it; whoever asked closes it.
+        """
         self._next += 1
         answer: asyncio.Future[object] = self._loop.create_future()
         if not self._open:
@@ -119,11 +126,12 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data, received, _, _ = socket.recv_fds(self._sock, _READ, _MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, received = b"", []
+        self._received += received
         if not data:
             self._lose()
             return
@@ -136,12 +144,16 @@ class Link:
             self._exited(cast(int, message["exited"]), cast(int, message["code"]))
             return
         answer = self._waiting.pop(cast(int, message["id"]))
+        given = self._received.pop(0) if "given" in message else None
         if answer.done():
-            return  # Whoever asked does not wait any more.
+            # Whoever asked does not wait any more.
+            if given is not None:
+                os.close(given)
+            return
         if "error" in message:
             answer.set_exception(_FAULTS[str(message["error"])](str(message["message"])))
         else:
-            answer.set_result(message["ok"])
+            answer.set_result(message["ok"] if given is None else given)
 
     def _lose(self) -> None:
         if not self._open:
@@ -154,6 +166,9 @@ class Link:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._outgoing.clear()
+        for descriptor in self._received:
+            os.close(descriptor)
+        self._received.clear()
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             if not answer.done():
@@ -182,10 +197,13 @@ class Link:
             sweep(self._mark)
 
 
-def _start(theirs: socket.socket, mark: str, *, cgroups: bool) -> subprocess.Popen[bytes]:
-    freezer = "cgroup" if cgroups else "signals"
+def _start(
+    theirs: socket.socket, mark: str, *, cgroups: bool, isolated: bool
+) -> subprocess.Popen[bytes]:
+    said = [str(theirs.fileno()), mark, "cgroup" if cgroups else "signals"]
+    said += ["own"] if isolated else []
     return subprocess.Popen(
-        [*_PYTHON, "-m", "edge.appliance.runtime.supervisor", str(theirs.fileno()), mark, freezer],
+        [*_PYTHON, "-m", "edge.appliance.runtime.supervisor", *said],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(theirs.fileno(),),

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from edge.appliance.runtime.interface import (
 )
 from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
+from edge.appliance.runtime.namespace import traffic
+from edge.appliance.runtime.relay import Relay
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
 from edge.appliance.runtime.stillness import Stillness
 from edge.appliance.runtime.usage import measured
@@ -56,7 +59,14 @@ class Sandbox:
     """A directory and its processes. The supervisor is started by the first command."""
 
     def __init__(
-        self, sandbox_id: str, folder: Path, *, envs: Mapping[str, str], cwd: str, cgroups: bool
+        self,
+        sandbox_id: str,
+        folder: Path,
+        *,
+        envs: Mapping[str, str],
+        cwd: str,
+        cgroups: bool,
+        isolated: bool = False,
     ) -> None:
         self.folder = folder
         self.tree = WorkTree(folder / "workspace")
@@ -73,6 +83,7 @@ class Sandbox:
         self._link: Link | None = None
         self._links: list[Link] = []
         self._cooled: Callable[[], None] | None = None
+        self.relay = Relay(self._dial) if isolated else None
 
     async def exec(self, command: Command) -> ExecResult:
         """See `Runtime.exec`."""
@@ -197,9 +208,33 @@ class Sandbox:
         if self._link is None:
             # A mark of its own for each supervisor: the sweep after one must not hit the next.
             mark = f"{self._id}.{secrets.token_hex(8)}"
-            self._link = Link(mark, cgroups=self._cgroups, exited=self._exited, lost=self._lost)
+            isolated = self.relay is not None
+            self._link = Link(
+                mark,
+                cgroups=self._cgroups,
+                isolated=isolated,
+                exited=self._exited,
+                lost=self._lost,
+            )
             self._links = [one for one in self._links if not one.over] + [self._link]
+            if isolated:
+                self._follow(self._link)
         return self._link
+
+    def _follow(self, link: Link) -> None:
+        """Until it answers, a supervisor may still be in this machine's network."""
+
+        def answered(answer: asyncio.Future[object]) -> None:
+            there = not answer.cancelled() and answer.exception() is None
+            if self.relay is not None and there and link is self._link:
+                self.relay.follow(link.pid)
+
+        link.tell("cpu").add_done_callback(answered)
+
+    async def _dial(self, family: int) -> socket.socket:
+        if self._link is None:
+            raise SupervisorLost(_LOST)
+        return socket.socket(fileno=cast(int, await self._link.tell("socket", family=family)))
 
     def _exited(self, number: int, code: int) -> None:
         if (started := self._started.get(number)) is not None:
@@ -207,6 +242,8 @@ class Sandbox:
 
     def _lost(self) -> None:
         self._link = None
+        if self.relay is not None:
+            self.relay.lose()
         fault = NoSuchSandbox(_DESTROYED) if self._closed else SupervisorLost(_LOST)
         for started in self._started.values():
             if started.code is None:
@@ -267,6 +304,8 @@ class Sandbox:
             self._frozen = False
             self._clocks(run=True)
             raise
+        if self.relay is not None:
+            self.relay.freeze()
         return memory + await asyncio.to_thread(self.tree.size)
 
     async def thaw(self) -> None:
@@ -275,6 +314,8 @@ class Sandbox:
             await self._link.tell("thaw")
         self._frozen = False
         self._clocks(run=True)
+        if self.relay is not None:
+            self.relay.thaw()
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
@@ -326,6 +367,7 @@ class Sandbox:
             await asyncio.sleep(MEASURED)
             after, ended = cast(float, await link.tell("cpu")), clock()
             percent = 100 * max(0.0, after - before) / (ended - began)
+            network = traffic(link.pid) if self.relay is not None else None
         memory, disk = await self.memory(), await asyncio.to_thread(self.tree.size)
         return measured(self.folder, memory=memory, disk=disk, percent=percent, network=network)
 
@@ -334,5 +376,7 @@ class Sandbox:
         self._closed = True
         for link in tuple(self._links):
             await link.end()
+        if self.relay is not None:
+            await self.relay.close()
         for started in self._open:
             started.output.close()

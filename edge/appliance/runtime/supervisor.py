@@ -1,7 +1,7 @@
-"""The supervisor of one sandbox: ``python -m edge.appliance.runtime.supervisor SOCKET MARK FREEZER``.
+"""The supervisor of one sandbox: ``python -m edge.appliance.runtime.supervisor SOCKET MARK FREEZER [own]``.
 
 SOCKET is the number of an inherited, connected Unix stream socket, MARK the sandbox's mark, FREEZER
-``cgroup`` or ``signals``. Standard library only, one thread, no buffering of anybody's output: the
+``cgroup`` or ``signals``; ``own``: with a network of its own (``namespace.py``), or not at all. Standard library only, one thread, no buffering of anybody's output: the
 pipes of a command come as descriptors with the request, and end at the control plane.
 
 Requests and answers are lines of JSON. Every request has an ``id``, its answer has the same one and
@@ -14,10 +14,10 @@ thaw      ok: true
 kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. ok: whether there was anything to kill
 kill_all  ok: true once nobody is left
 memory    ok: resident bytes of all processes
-cpu       ok: seconds of processor time that all processes have used so far, those that have ended included
+cpu       ok: seconds of processor time that all processes have used so far, those that have ended includedsocket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
 ========= ============================================================================================
 
-Unasked, ``{"exited": number, "code": n}`` tells that a command has ended.
+An answer that comes with a descriptor has ``given: 1``. Unasked, ``{"exited": number, "code": n}`` tells that a command has ended.
 
 When the other end of the socket closes, however that came about, everything is killed. The same
 happens on SIGTERM, which the kernel also sends if the control plane dies (PR_SET_PDEATHSIG).
@@ -33,10 +33,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge.appliance.runtime.cgroup import Cgroup
 from edge.appliance.runtime.freezer import Freezer
+from edge.appliance.runtime.namespace import NoNamespace, enter
 from edge.appliance.runtime.processes import MARK, Process, of_command
 
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +70,7 @@ class Supervisor:
         self._prctl = _prctl()
         self._running: dict[int, int] = {}
         self._descriptors: list[int] = []
+        self._given: list[socket.socket] = []
         self._freezer = Freezer(mark, supervisor=os.getpid(), cgroup=cgroup, reap=self._reap)
         self._ending = False
         self._verbs: dict[str, Callable[[Request], object]] = {
@@ -79,6 +81,7 @@ class Supervisor:
             "kill_all": self._kill_all,
             "memory": self._memory,
             "cpu": self._cpu,
+            "socket": self._socket,
         }
 
     def run(self) -> bool:
@@ -130,11 +133,19 @@ class Supervisor:
             reply["ok"] = self._verbs[str(request["do"])](request)
         except Refused as refusal:
             reply |= {"error": refusal.error, "message": str(refusal)}
-        self._tell(reply)
+        given, self._given = self._given, []
+        if given:
+            reply["given"] = len(given)
+        self._tell(reply, given)
+        for sock in given:
+            sock.close()
 
-    def _tell(self, message: dict[str, object]) -> None:
+    def _tell(self, message: dict[str, object], given: Sequence[socket.socket] = ()) -> None:
+        data = json.dumps(message).encode() + b"\n"
         try:
-            self._sock.sendall(json.dumps(message).encode() + b"\n")
+            if given:  # They go with the first byte.
+                data = data[socket.send_fds(self._sock, [data], [one.fileno() for one in given]) :]
+            self._sock.sendall(data)
         except OSError:
             self._ending = True  # The control plane is gone.
 
@@ -230,6 +241,15 @@ class Supervisor:
         ticks = sum(process.ticks for process in self._freezer.members())
         return reaped.children_user + reaped.children_system + ticks / os.sysconf("SC_CLK_TCK")
 
+    def _socket(self, request: Request) -> bool:
+        family = request["family"]
+        assert isinstance(family, int)
+        try:
+            self._given.append(socket.socket(family, socket.SOCK_STREAM))
+        except OSError as error:
+            raise Refused("no_socket", f"There is no such socket: {error.strerror}.") from None
+        return True
+
 
 def _prctl() -> Callable[[int, int], None]:
     """``prctl(2)``, loaded before any fork; does nothing where there is none."""
@@ -242,9 +262,14 @@ def _prctl() -> Callable[[int, int], None]:
 
 def main() -> None:
     """Take over the socket named on the command line, and serve it."""
-    descriptor, mark, freezer = sys.argv[1:]
+    descriptor, mark, freezer, *network = sys.argv[1:]
     sock = socket.socket(fileno=int(descriptor))
     sock.set_inheritable(False)
+    if network == ["own"]:
+        try:
+            enter()
+        except NoNamespace as e:
+            sys.exit(f"no network of its own: {e}")  # Nothing starts in the wrong one.
     cgroup = Cgroup.make(mark) if freezer == "cgroup" else None
     if not Supervisor(sock, mark, cgroup).run():
         sys.exit(1)  # The control plane, if it still lives, sweeps up.

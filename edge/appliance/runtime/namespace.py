@@ -1,0 +1,182 @@
+"""A network of its own for a sandbox (Linux): nothing in it but loopback, and nobody else on that.
+
+Unprivileged: whoever may make a user namespace has all rights over a network namespace in it
+(user_namespaces(7), network_namespaces(7)). The user stays who it is; it is the only one in there, so programs that
+switch to another user fail. Standard library only: the supervisor of each sandbox imports this.
+
+``python -m edge.appliance.runtime.namespace`` tries it, and says in one line why it cannot be done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_IFF_UP = 1
+_LISTENING = "0A"
+_SWITCHES = (
+    ("kernel/unprivileged_userns_clone", "0", "1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user/max_user_namespaces", "0", "10000"),
+    ("user/max_net_namespaces", "0", "10000"),
+)
+"""Where a machine says no, what it says then, and what would be a yes."""
+
+
+class NoNamespace(Exception):
+    """It cannot be had; the text says which step failed and how."""
+
+
+def enter() -> None:
+    """Move this process into new namespaces of users and networks, with loopback up. Single-threaded only.
+
+    Raises `NoNamespace`.
+    """
+    if sys.platform != "linux":
+        raise NoNamespace("network namespaces are there on Linux only")
+    user, group = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        raise NoNamespace(f"unshare(2): {os.strerror(ctypes.get_errno())}")
+    try:
+        # Without setgroups nobody can drop a group that keeps it from a file.
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+        _loopback_up()
+    except OSError as e:
+        raise NoNamespace(f"{e.filename or 'loopback'}: {e.strerror}") from None
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, path) from None
+    finally:
+        os.close(descriptor)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        asked = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack("16sh22x", fcntl.ioctl(sock, _SIOCGIFFLAGS, asked))[1]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def why_not() -> str | None:
+    """Why sandboxes of this process cannot have a network of their own, and what helps; None if they can.
+
+    Tried, not guessed. Blocks.
+    """
+    where = os.path.dirname(__file__)  # noqa: PTH120 - pathlib is a start-up cost of each supervisor.
+    root = os.path.normpath(os.path.join(where, "..", "..", ".."))  # noqa: PTH118 - as above.
+    tried = subprocess.run(
+        [sys.executable, "-P", "-s", "-S", "-m", "edge.appliance.runtime.namespace"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        cwd="/",
+        env={"PATH": os.defpath, "PYTHONPATH": root},
+    )
+    if tried.returncode == 0:
+        return None
+    said = tried.stdout.decode("utf-8", "replace").strip().splitlines()
+    return said[-1] if said else f"the attempt ended with status {tried.returncode}"
+
+
+def _advice() -> str:
+    """What would have to change on this machine."""
+    wrong = []
+    for name, no, yes in _SWITCHES:
+        try:
+            with open(f"/proc/sys/{name}", encoding="ascii") as file:  # noqa: PTH123 - as above.
+                if file.read().strip() == no:
+                    wrong.append(f"{name.replace('/', '.')}={yes}")
+        except OSError:
+            continue
+    if wrong:
+        return f"let an administrator run: sysctl -w {' '.join(wrong)}"
+    return (
+        "in a container, give it a seccomp profile (and security module) that permits unshare(2) of user and "
+        "network namespaces"
+    )
+
+
+# --- From outside ---------------------------------------------------------------------------------------
+
+
+def _spelled(family: int, address: str) -> str:
+    """An address as the kernel's tables spell it: in words of the machine's own byte order."""
+    packed = socket.inet_pton(family, address)
+    return "".join(f"{word:08X}" for (word,) in struct.iter_unpack("=I", packed))
+
+
+_REACHABLE = frozenset(
+    [_spelled(socket.AF_INET, each) for each in ("127.0.0.1", "0.0.0.0")]
+    + [
+        _spelled(socket.AF_INET6, each)
+        for each in ("::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0")
+    ]
+)
+
+
+def listening(pid: int) -> frozenset[int]:
+    """The TCP ports on which somebody listens on loopback, in the network of that process."""
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:  # noqa: PTH123 - as above.
+                for line in file:
+                    fields = line.split(None, 4)
+                    if fields[3] == _LISTENING:
+                        address, _, port = fields[1].partition(":")
+                        if address in _REACHABLE:
+                            ports.add(int(port, 16))
+        except OSError:
+            continue  # It has ended, or knows no IPv6.
+    return frozenset(ports)
+
+
+def traffic(pid: int) -> tuple[int, int] | None:
+    """Bytes received and sent so far in the network of that process."""
+    received = sent = 0
+    try:
+        with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:  # noqa: PTH123 - as above.
+            for line in file.readlines()[2:]:
+                counts = line.partition(":")[2].split()
+                received, sent = received + int(counts[0]), sent + int(counts[8])
+    except OSError:
+        return None
+    return received, sent
+
+
+def main() -> int:
+    """Try it: enter, listen, connect. The exit status; a line says what is wrong."""
+    try:
+        enter()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname()).close()
+    except NoNamespace as e:
+        print(f"{e}; {_advice()}")  # noqa: T201 - for whoever started us
+        return 1
+    except OSError as e:
+        code = errno.errorcode.get(e.errno or 0, "")
+        print(f"loopback in a new network: {e.strerror} ({code}); {_advice()}")  # noqa: T201 - as above
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

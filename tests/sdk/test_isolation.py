@@ -1,0 +1,173 @@
+"""``preview-edge dev --isolation netns``: the published client, the edge, and two apps on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from nullspace import Sandbox
+
+from tests.development import ROOT, development
+
+pytestmark = pytest.mark.needs_tool("netns")
+
+APP = """
+import sys
+from aiohttp import web
+
+async def hello(request):
+    return web.Response(text=sys.argv[1])
+
+async def echo(request):
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    async for message in ws:
+        await ws.send_str(sys.argv[1] + " " + message.data)
+    return ws
+
+app = web.Application()
+app.add_routes([web.get("/", hello), web.get("/ws", echo)])
+web.run_app(app, host="127.0.0.1", port=8080, print=None)
+"""
+LOOK = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The first screen of a ``dev`` for this module's tests."""
+    with development(tmp_path_factory.mktemp("dev"), "--isolation", "netns") as rows:
+        yield rows
+
+
+@pytest.fixture
+def login(said: dict[str, str]) -> dict[str, Any]:
+    """What every call of the client needs to know."""
+    return {"base_url": said["API"], "api_key": said["API key"]}
+
+
+def _start(name: str, login: dict[str, Any]) -> Sandbox:
+    """A sandbox that wakes, with the app on port 8080."""
+    sandbox = Sandbox.create(on_timeout="pause", auto_resume=True, **login)
+    sandbox.files.write("app.py", APP)
+    sandbox.commands.run(sys.executable, ["app.py", name], background=True)
+    assert sandbox.wait_for_preview(8080, kind="http", timeout_secs=25).ready
+    return sandbox
+
+
+class Door:
+    """Requests to previews. The edge goes by the Host field; not every resolver knows ``*.localhost``."""
+
+    def __init__(self, session: aiohttp.ClientSession, edge: str) -> None:
+        self._session = session
+        self._edge = edge
+
+    async def get(self, url: str) -> tuple[int, str]:
+        """Status and body."""
+        at = urlsplit(url)
+        async with self._session.get(
+            f"{self._edge}{at.path}?{at.query}", headers={"Host": at.netloc}
+        ) as answer:
+            return answer.status, await answer.text()
+
+    async def talk(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket."""
+        at = urlsplit(url)
+        return await self._session.ws_connect(
+            f"{self._edge}/ws?{at.query}", headers={"Host": at.netloc}
+        )
+
+
+async def test_two_sandboxes_on_one_port(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Both over HTTP and WebSocket, kept open and anew, paused and woken by either; each gets its own answers."""
+    made = [await asyncio.to_thread(_start, name, login) for name in ("one", "two")]
+    previews = [await asyncio.to_thread(sandbox.get_preview_url, 8080) for sandbox in made]
+    async with aiohttp.ClientSession() as session:
+        door = Door(session, said["edge"])
+        for name, sandbox, preview in zip(("one", "two"), made, previews, strict=True):
+            for _ in range(3):
+                assert await door.get(preview.url) == (200, name)
+            socket_ = await door.talk(preview.websocket_url)
+            await socket_.send_str("a")
+            assert await socket_.receive_str(timeout=20) == f"{name} a"
+            await asyncio.to_thread(sandbox.pause)
+            assert (await socket_.receive(timeout=20)).type in (
+                aiohttp.WSMsgType.CLOSED,
+                aiohttp.WSMsgType.CLOSE,
+                aiohttp.WSMsgType.ERROR,
+            )
+        # The first is woken by a request, the second by a WebSocket.
+        assert await door.get(previews[0].url) == (200, "one")
+        socket_ = await door.talk(previews[1].websocket_url)
+        await socket_.send_str("b")
+        assert await socket_.receive_str(timeout=20) == "two b"
+        await socket_.close()
+        for sandbox in made:
+            info = await asyncio.to_thread(sandbox.get_info)
+            assert info.status == "running"
+            (sample,) = await asyncio.to_thread(sandbox.get_metrics)
+            assert sample.network_rx_bytes and sample.network_tx_bytes
+            await asyncio.to_thread(sandbox.kill)
+
+
+async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Nobody listens in there, whatever listens out here, and it says so."""
+    sandbox = await asyncio.to_thread(_start, "one", login)
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        port = host.getsockname()[1]
+        ran = await asyncio.to_thread(sandbox.commands.run, sys.executable, ["-c", LOOK, str(port)])
+        assert ran.stdout == "111\n"
+        for each in (urlsplit(said["API"]).port, urlsplit(said["edge"]).port):
+            ran = await asyncio.to_thread(
+                sandbox.commands.run, sys.executable, ["-c", LOOK, str(each)]
+            )
+            assert ran.stdout == "111\n"
+        ready = await asyncio.to_thread(sandbox.wait_for_preview, port, timeout_secs=1)
+        assert (ready.ready, ready.route_ready, ready.code) == (
+            False,
+            True,
+            "preview_service_not_ready",
+        )
+    # What cannot be reached either: the way out. So asking for no way out is no lie here.
+    closed = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
+    for each in (sandbox, closed):
+        await asyncio.to_thread(each.kill)
+
+
+async def test_the_demo_runs_in_its_own(said: dict[str, str]) -> None:
+    """The first link works as it does without the option."""
+    at = urlsplit(said["preview"])
+    async with aiohttp.ClientSession() as session:
+        status, text = await Door(session, said["edge"]).get(at._replace(fragment="").geturl())
+    assert status == 200 and "<html" in text
+
+
+@pytest.mark.needs_tool("unshare")
+def test_where_the_machine_forbids_it_nothing_starts(tmp_path: Path) -> None:
+    """One line that says what is missing and what to do, exit status 2, and not a process without it."""
+    script = (
+        'echo 0 > /proc/sys/user/max_net_namespaces; exec "$0" -m edge dev --isolation netns '
+        '--api-port 0 --edge-port 0 --admin-port 0 --data-dir "$1"'
+    )
+    began = time.monotonic()
+    refused = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-ec", script, sys.executable, tmp_path],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "preview-edge: control plane: isolation netns: unshare(2): No space left on device; let an administrator "
+        "run: sysctl -w user.max_net_namespaces=10000; or do without the option\n"
+    )
+    assert time.monotonic() - began < 30
