@@ -118,7 +118,14 @@ class Dev:
             _print(line)
         self._held = None
         in_error = said.get("in_error")
-        _print(banner(addresses, demo, in_error=in_error if isinstance(in_error, int) else 0))
+        _print(
+            banner(
+                addresses,
+                demo,
+                in_error=in_error if isinstance(in_error, int) else 0,
+                isolated=self._options.isolation == "netns",
+            )
+        )
 
     async def _start_edges(self, api_port: int) -> list[tuple[int, int]]:
         """Start them all at once; where each listens, for traffic and for admins."""

@@ -25,7 +25,13 @@ class Addresses:
     redis: str | None = field(default=None, repr=False)
 
 
-def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error: int = 0) -> str:
+def banner(
+    addresses: Addresses,
+    demo: Mapping[str, object] | None,
+    *,
+    in_error: int = 0,
+    isolated: bool = False,
+) -> str:
     """The first screen. ``demo`` is what the control plane said about its demo sandbox.
 
     ``in_error`` sandboxes of an earlier run wait for somebody who needs their files, or kills them.
@@ -43,6 +49,8 @@ def banner(addresses: Addresses, demo: Mapping[str, object] | None, *, in_error:
     lines += ["Three commands to try in another terminal:", ""]
     lines += [f"  {command}" for command in _commands(addresses, demo)]
     lines += ["", "Commands in sandboxes run as you, on this machine. Ctrl-C ends everything."]
+    if isolated:
+        lines += ["Each sandbox has a network of its own, with no way out of it."]
     if demo is not None:
         lines += ["The demo sandbox pauses after 20 s without activity; each wake is told below."]
     if in_error:

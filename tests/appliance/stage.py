@@ -25,6 +25,8 @@ class Scripted:
 
     def publish(self, sandbox_id: str, port: int) -> int:
         self.calls.append(f"publish {port}")
+        if "publish" in self.fail:
+            raise self.fail["publish"]
         return 10_000 + port
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from stage import Stage, play
 
+from edge.appliance.events import EventFilter, Operation
 from edge.appliance.requests import SetTimeout
 from edge.appliance.sandbox import Sandbox
 from edge.core.records import SandboxRecord, State
@@ -91,6 +92,52 @@ def test_a_resume_starts_the_timeout_anew() -> None:
         assert sandbox.state is State.RUNNING
         await asyncio.sleep(0.2)
         assert sandbox.state is State.PAUSED
+
+    play(script)
+
+
+def test_while_paused_all_timeouts_stand_still() -> None:
+    """However long, and whatever is set meanwhile: that begins with the resume, and so does inactivity."""
+
+    async def script(stage: Stage) -> None:
+        sandbox = await stage.create(timeout=10, inactivity=8, auto_resume=False)
+        await asyncio.sleep(5)
+        snapshot = await stage.sandboxes.pause(sandbox)
+        before = stage.happened()
+        assert sandbox.timeout_at is None
+        stage.sandboxes.set_timeout(sandbox, SetTimeout(timeout_ms=3000, timeout_action="destroy"))
+        await asyncio.sleep(1000)
+        assert sandbox.state is State.PAUSED and sandbox.timeout_at is None
+        assert stage.happened()[len(before) :] == [
+            "timeout_updated requested",
+            "timeout_updated succeeded",
+        ]
+        await stage.sandboxes.resume(snapshot.id)
+        await asyncio.sleep(2.9)
+        assert sandbox.state is State.RUNNING
+        await asyncio.sleep(0.2)
+        assert sandbox.state is State.DESTROYED
+
+    play(script)
+
+
+def test_the_event_says_which_timeout_and_what_it_did() -> None:
+    """``metadata`` names it and the action; reason and actor are those of what follows, too."""
+
+    async def script(stage: Stage) -> None:
+        edge = stage.scope.spawn(_answer(stage, 0), name="edge")
+        with stage.edges.watching("edge"):
+            await stage.create(timeout=10)
+            await stage.create(inactivity=20, action="destroy", auto_resume=False)
+            await asyncio.sleep(25)
+        edge.cancel()
+        events, _ = stage.events.select(EventFilter(), offset=0, limit=99, ascending=True)
+        told = [e for e in events if e.operation is not Operation.CREATE]
+        assert {(e.reason, e.actor) for e in told} == {("timeout", "system")}
+        assert [e.metadata for e in told if e.operation is Operation.TIMEOUT_EXPIRED] == [
+            {"timeout": "timeout_ms", "timeout_action": "hibernate"},
+            {"timeout": "inactivity_timeout_ms", "timeout_action": "destroy"},
+        ]
 
     play(script)
 

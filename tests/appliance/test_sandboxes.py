@@ -13,7 +13,7 @@ from edge.appliance.problems import RUNTIME_LOST, ApiError
 from edge.appliance.requests import SetTimeout
 from edge.appliance.sandbox import Cause, Sandbox
 from edge.appliance.sandboxes import new_id
-from edge.core.records import SandboxRecord, State
+from edge.core.records import SandboxRecord, State, Upstream
 
 EDGE = Cause(Actor.SYSTEM, "preview")
 
@@ -321,5 +321,56 @@ def test_a_call_whose_sandbox_is_killed_meanwhile(killed: bool, code: str) -> No
 
         assert await _code(call()) == code
         assert sandbox.calls == 0
+
+    play(script)
+
+
+def test_a_port_of_an_isolated_sandbox_is_made_known_once() -> None:
+    """Its record says where it is before anybody needs it, and that there is no other; others need none of that."""
+
+    async def script(stage: Stage) -> None:
+        shared = await stage.create()
+        stage.sandboxes.reach(shared.id, 8080)
+        assert shared.record().upstream == Upstream("127.0.0.1")
+        stage.runtime.isolated = True
+        sandbox = await stage.create()
+        assert sandbox.record().upstream == Upstream("127.0.0.1", {}, only_ports=True)
+        version = sandbox.version
+        for port in (8080, 8080, 8081):
+            stage.sandboxes.reach(sandbox.id, port)
+        assert sandbox.version == version + 2
+        told = (stage.feed.since(0) or [])[-1].record
+        ports = {8080: 18080, 8081: 18081}
+        assert told == sandbox.record()
+        assert sandbox.record().upstream == Upstream("127.0.0.1", ports, only_ports=True)
+        snapshot = await stage.sandboxes.pause(sandbox)
+        assert sandbox.record().upstream is None
+        await stage.sandboxes.resume(snapshot.id)
+        assert sandbox.record().upstream == Upstream("127.0.0.1", ports, only_ports=True)
+        assert [call for call in stage.runtime.calls if "publish" in call] == [
+            "publish 8080",
+            "publish 8081",
+        ]
+        stage.runtime.seconds["create"] = 10.0
+        making = stage.scope.spawn(stage.create(), name="create")
+        await asyncio.sleep(1.0)
+        with pytest.raises(ApiError, match="sandbox_not_ready"):
+            stage.sandboxes.reach(stage.sandboxes.living()[-1].id, 8080)
+        await making
+
+    play(script)
+
+
+def test_without_a_free_port_nothing_is_made_known() -> None:
+    """It is refused as any other limit is, and the next attempt may do better."""
+
+    async def script(stage: Stage) -> None:
+        stage.runtime.isolated = True
+        sandbox = await stage.create()
+        version = sandbox.version
+        stage.runtime.fail["publish"] = OSError("none is free")
+        with pytest.raises(ApiError, match="quota_exceeded"):
+            stage.sandboxes.reach(sandbox.id, 8080)
+        assert (sandbox.version, sandbox.ports) == (version, {})
 
     play(script)

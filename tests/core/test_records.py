@@ -31,6 +31,14 @@ def test_addresses_of_ports(ports, port, address):
     assert Upstream("10.0.0.1", ports).address(port) == address
 
 
+def test_ports_that_are_not_named_may_be_closed():
+    """With ``only_ports`` they lead where nobody can listen, and never to somebody else's port of that number."""
+    upstream = Upstream("10.0.0.1", {3000: 41000}, only_ports=True)
+    assert upstream.address(3000) == ("10.0.0.1", 41000)
+    assert upstream.address(41000) == Upstream("10.0.0.1", only_ports=True).address(80)
+    assert upstream.address(80) == ("10.0.0.1", 0)
+
+
 def test_published_words():
     """The words of the contract, which go over the wire, never change."""
     assert [str(state) for state in State] == [

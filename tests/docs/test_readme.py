@@ -84,7 +84,6 @@ def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
             sandbox = f"/v1/sandboxes/{api.post('/v1/sandboxes', json={}).json()['id']}"
             for method, path in (
                 ("GET", f"{sandbox}/ws?channel=pty"),
-                ("GET", f"{sandbox}/metrics"),
                 ("GET", "/v1/lifecycle/webhooks"),
             ):
                 answer = api.request(method, path, json={} if method == "POST" else None)

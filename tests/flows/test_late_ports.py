@@ -144,3 +144,26 @@ async def test_a_place_is_given_back_though_the_credential_has_died_meanwhile(st
         answer = await client.answer()
     assert (answer.status, answer.code) == (401, "edge_token_expired")
     assert stage.edge.admission.counts()["exchanges"] == 0
+
+
+async def test_a_port_that_is_not_named_is_closed(make_stage: MakeStage) -> None:
+    """With ``only_ports``, what listens at its number here is not the sandbox's, and hears nothing of the request."""
+    stage = await make_stage(wake={"refused_retry": 0.1})
+    app = await stage.app()
+    closed = Upstream("127.0.0.1", {}, only_ports=True)
+    box = stage.sandbox(app, port=app.port, upstream=closed)
+    answer = await stage.ask(box.get())
+    assert (answer.status, answer.code) == (502, "preview_service_not_ready")
+    assert app.requests == []
+
+
+async def test_a_port_that_was_named_meanwhile_is_found(stage: Stage) -> None:
+    """The news of it is lost: what is known has it closed, so it is asked for anew."""
+    one, two = await stage.app(), await stage.app()
+    ports = {PORT: one.port}
+    box = stage.sandbox(one, upstream=Upstream("127.0.0.1", ports, only_ports=True))
+    assert (await stage.ask(box.get())).status == 200
+    more = Upstream("127.0.0.1", ports | {PORT + 1: two.port}, only_ports=True)
+    stage.plane.change_sandbox(box.id, tell=False, upstream=more)
+    assert (await stage.ask(stage.preview(box.id, PORT + 1).get())).status == 200
+    assert (len(one.requests), len(two.requests)) == (1, 1)

@@ -51,6 +51,12 @@ def test_the_banner_says_what_an_earlier_run_left(number: int, words: str) -> No
     assert "earlier run" not in banner(ADDRESSES, DEMO)
 
 
+def test_the_banner_says_when_sandboxes_have_no_way_out() -> None:
+    """With networks of their own, and only then."""
+    assert "no way out" in banner(ADDRESSES, DEMO, isolated=True)
+    assert "no way out" not in banner(ADDRESSES, DEMO)
+
+
 def test_the_preview_link_stands_first_and_is_quoted_in_commands() -> None:
     """An ampersand in a URL must not send curl to the background."""
     text = banner(ADDRESSES, DEMO)

@@ -44,7 +44,9 @@ LOOK = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(s
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The first screen of a ``dev`` for this module's tests."""
-    with development(tmp_path_factory.mktemp("dev"), "--isolation", "netns") as rows:
+    with development(
+        tmp_path_factory.mktemp("dev"), "--isolation", "netns", "--window", "4"
+    ) as rows:
         yield rows
 
 
@@ -131,14 +133,22 @@ async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[s
             )
             assert ran.stdout == "111\n"
         ready = await asyncio.to_thread(sandbox.wait_for_preview, port, timeout_secs=1)
+        preview = await asyncio.to_thread(sandbox.get_preview_url, port)
+        async with aiohttp.ClientSession() as session:
+            door = Door(session, said["edge"])
+            # Young sandboxes get the window for it; after that it is plain that nobody listens.
+            async with asyncio.timeout(30):
+                while (closed := await door.get(preview.url))[0] == 503:
+                    assert "sandbox_resume_timeout" in closed[1]
+        assert closed[0] == 502 and "preview_service_not_ready" in closed[1]
         assert (ready.ready, ready.route_ready, ready.code) == (
             False,
             True,
             "preview_service_not_ready",
         )
     # What cannot be reached either: the way out. So asking for no way out is no lie here.
-    closed = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
-    for each in (sandbox, closed):
+    inside = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
+    for each in (sandbox, inside):
         await asyncio.to_thread(each.kill)
 
 

@@ -29,7 +29,10 @@ sandboxes = st.builds(
     count,
     st.booleans(),
     st.none() | time,
-    st.none() | st.builds(Upstream, text, st.none() | st.dictionaries(number, number, max_size=3)),
+    st.none()
+    | st.builds(
+        Upstream, text, st.none() | st.dictionaries(number, number, max_size=3), st.booleans()
+    ),
     st.none() | text,
     st.none() | text,
     st.booleans(),

@@ -13,6 +13,7 @@ from edge.appliance.problems import (
     FILE_NOT_FOUND,
     INSUFFICIENT_STORAGE,
     INVALID_REQUEST,
+    NOT_IMPLEMENTED,
     PAYLOAD_TOO_LARGE,
     PERMISSION_DENIED,
     PROCESS_NOT_FOUND,
@@ -51,6 +52,7 @@ FAULTS: dict[type[runtime.RuntimeFault], Problem] = {
     runtime.MountMissing: VOLUME_MOUNT_MISSING,
     runtime.MountTaken: VOLUME_MOUNT_CONFLICT,
     runtime.FileFailed: INVALID_REQUEST,
+    runtime.UsageUnknown: NOT_IMPLEMENTED,
 }
 
 

@@ -6,8 +6,6 @@ from aiohttp import web
 
 from edge.appliance.api.faults import told
 from edge.appliance.api.http import answer, parts, sandbox_id
-from edge.appliance.problems import NOT_IMPLEMENTED, ApiError
-from edge.appliance.runtime import UsageUnknown
 from edge.appliance.views import metrics_view
 
 
@@ -16,10 +14,7 @@ async def metrics(request: web.Request) -> web.Response:
     the_parts = parts(request)
     sandbox = the_parts.sandboxes.get(sandbox_id(request))
     with told():
-        try:
-            usage = await the_parts.runtime.usage(sandbox.id)
-        except UsageUnknown as e:
-            raise ApiError(NOT_IMPLEMENTED, str(e)) from None
+        usage = await the_parts.runtime.usage(sandbox.id)
     return answer([metrics_view(usage, the_parts.wall())])
 
 

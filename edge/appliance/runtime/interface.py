@@ -116,12 +116,12 @@ class Usage:
     network: tuple[int, int] | None
 
 
-class UsageUnknown(RuntimeError):
-    """This operating system does not tell what processes use."""
-
-
 class RuntimeFault(Exception):
     """The base of everything below; its text is a sentence for the caller of the API."""
+
+
+class UsageUnknown(RuntimeFault):
+    """This operating system does not tell what processes use."""
 
 
 class NoSuchSandbox(RuntimeFault):

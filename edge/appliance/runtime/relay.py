@@ -231,8 +231,12 @@ class Door:
         for _ in range(_BUSY):
             try:
                 outer, _ = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
             except OSError:
-                return  # Nobody is there (any more), or there are no descriptors; they come again.
+                # No descriptors are left, say. The next look opens again: until then nobody knocks in vain for us.
+                self.set(open_=False)
+                return
             outer.setblocking(False)
             self._relay.enter(self._port, outer)
 
