@@ -22,7 +22,18 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
-_LISTENING = "0A"
+_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_DUMP, _DONE, _ERROR = 0x301, 3, 2
+_LISTEN = 10
+_ANSWER_SECONDS = 1.0
+_REACHABLE = frozenset(
+    [socket.inet_pton(socket.AF_INET, each) for each in ("127.0.0.1", "0.0.0.0")]
+    + [
+        socket.inet_pton(socket.AF_INET6, each)
+        for each in ("::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0")
+    ]
+)
+"""Where somebody who is reached on loopback may listen."""
 _SWITCHES = (
     ("kernel/unprivileged_userns_clone", "0", "1"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -114,39 +125,51 @@ def _advice() -> str:
     )
 
 
-# --- From outside ---------------------------------------------------------------------------------------
+# --- Who listens ----------------------------------------------------------------------------------------
 
 
-def _spelled(family: int, address: str) -> str:
-    """An address as the kernel's tables spell it: in words of the machine's own byte order."""
-    packed = socket.inet_pton(family, address)
-    return "".join(f"{word:08X}" for (word,) in struct.iter_unpack("=I", packed))
+def table() -> socket.socket:
+    """What `listening` asks: a socket of the network in which it is made, wherever it is asked (sock_diag(7)).
+
+    Raises OSError.
+    """
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _SOCK_DIAG)
+    sock.settimeout(_ANSWER_SECONDS)
+    return sock
 
 
-_REACHABLE = frozenset(
-    [_spelled(socket.AF_INET, each) for each in ("127.0.0.1", "0.0.0.0")]
-    + [
-        _spelled(socket.AF_INET6, each)
-        for each in ("::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0")
-    ]
-)
+def listening(asked: socket.socket) -> frozenset[int]:
+    """The TCP ports on which somebody listens on loopback in the network of that `table`.
 
-
-def listening(pid: int) -> frozenset[int]:
-    """The TCP ports on which somebody listens on loopback, in the network of that process."""
-    ports = set()
-    for table in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:  # noqa: PTH123 - as above.
-                for line in file:
-                    fields = line.split(None, 4)
-                    if fields[3] == _LISTENING:
-                        address, _, port = fields[1].partition(":")
-                        if address in _REACHABLE:
-                            ports.add(int(port, 16))
-        except OSError:
-            continue  # It has ended, or knows no IPv6.
+    Not read from ``/proc/net/tcp``, which walks a table of the whole machine's connections: 35 ms, measured; this
+    takes 0.1 ms. Raises OSError.
+    """
+    ports: set[int] = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, 1 << _LISTEN)
+        head = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 0, 0)
+        asked.send(head + request)
+        done = False
+        while not done:
+            done = _read(asked.recv(1 << 16), ports)
     return frozenset(ports)
+
+
+def _read(answer: bytes, ports: set[int]) -> bool:
+    """Take the ports out of one datagram; whether it was the last one. Raises OSError."""
+    at = 0
+    while at < len(answer):
+        length, kind = struct.unpack_from("=IH", answer, at)
+        if kind == _DONE:
+            return True
+        if kind == _ERROR:
+            code = -struct.unpack_from("=i", answer, at + 16)[0]
+            raise OSError(code, os.strerror(code))
+        family, port, source = struct.unpack_from("!B3xH2x16s", answer, at + 16)
+        if source[: 4 if family == socket.AF_INET else 16] in _REACHABLE:
+            ports.add(port)
+        at += -(-length // 4) * 4
+    return False
 
 
 def traffic(pid: int) -> tuple[int, int] | None:
@@ -168,6 +191,9 @@ def main() -> int:
         enter()
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname()).close()
+            with table() as asked:
+                if listening(asked) != {server.getsockname()[1]}:
+                    raise NoNamespace("the kernel does not tell who listens")
     except NoNamespace as e:
         print(f"{e}; {_advice()}")  # noqa: T201 - for whoever started us
         return 1

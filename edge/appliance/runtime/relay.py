@@ -30,6 +30,8 @@ LIVELY = 30.0
 PATIENCE = 1.0
 """Seconds for which a connection waits for an app that has stopped listening."""
 STEP = 0.02
+ANSWER = 0.2
+"""Seconds for the kernel's answer, which is there at once; the loop waits for it."""
 
 # Below the ports that the kernel gives to outgoing connections (Linux: 32768 and up).
 _PORTS = range(20_000, 32_000)
@@ -51,7 +53,7 @@ class Relay:
         self._dial = dial
         self._doors: dict[int, Door] = {}
         self._ends: set[End] = set()
-        self._pid: int | None = None
+        self._table: socket.socket | None = None
         self._frozen = False
         self._timer: asyncio.TimerHandle | None = None
         self._lively = 0.0
@@ -65,14 +67,16 @@ class Relay:
             self._stir()
         return self._doors[port].number
 
-    def follow(self, pid: int) -> None:
-        """That process is inside now."""
-        self._pid = pid
+    def follow(self, table: socket.socket) -> None:
+        """There is somebody inside now; this tells who listens (`namespace.table`). It is ours from now on."""
+        self._forget()
+        table.settimeout(ANSWER)
+        self._table = table
         self._stir()
 
     def lose(self) -> None:
         """Nobody is inside any more."""
-        self._pid = None
+        self._forget()
         self._look()
 
     def freeze(self) -> None:
@@ -89,6 +93,7 @@ class Relay:
         """Cut all connections, give all ports back. Harmless when repeated."""
         self._closed = True
         self._rest()
+        self._forget()
         for door in self._doors.values():
             door.close()
         self._doors.clear()
@@ -104,6 +109,11 @@ class Relay:
         self._lively = asyncio.get_running_loop().time() + LIVELY
         self._look()
 
+    def _forget(self) -> None:
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+
     def _rest(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -115,14 +125,23 @@ class Relay:
         if self._closed or not self._doors:
             return
         loop = asyncio.get_running_loop()
-        open_inside = listening(self._pid) if self._pid is not None else frozenset()
+        open_inside = self._listening()
         for port, door in self._doors.items():
             if door.open is not (port in open_inside):
                 self._lively = loop.time() + LIVELY
                 door.set(open_=port in open_inside)
-        if self._pid is not None and not self._frozen:
+        if self._table is not None and not self._frozen:
             later = QUICK if loop.time() < self._lively else SLOW
             self._timer = loop.call_later(later, self._look)
+
+    def _listening(self) -> frozenset[int]:
+        if self._table is None:
+            return frozenset()
+        try:
+            return listening(self._table)
+        except OSError:
+            # It did not answer in time, say: what was so is taken to be so still.
+            return frozenset(port for port, door in self._doors.items() if door.open)
 
     # --- Connections ----------------------------------------------------------------------------------
 

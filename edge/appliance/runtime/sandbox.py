@@ -222,14 +222,16 @@ class Sandbox:
         return self._link
 
     def _follow(self, link: Link) -> None:
-        """Until it answers, a supervisor may still be in this machine's network."""
-
         def answered(answer: asyncio.Future[object]) -> None:
-            there = not answer.cancelled() and answer.exception() is None
-            if self.relay is not None and there and link is self._link:
-                self.relay.follow(link.pid)
+            if answer.exception() is not None:
+                return  # It is gone already.
+            table = socket.socket(fileno=cast(int, answer.result()))
+            if self.relay is not None and link is self._link:
+                self.relay.follow(table)
+            else:
+                table.close()
 
-        link.tell("cpu").add_done_callback(answered)
+        link.tell("table").add_done_callback(answered)
 
     async def _dial(self, family: int) -> socket.socket:
         if self._link is None:

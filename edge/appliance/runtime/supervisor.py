@@ -15,6 +15,7 @@ kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. 
 kill_all  ok: true once nobody is left
 memory    ok: resident bytes of all processes
 cpu       ok: seconds of processor time that all processes have used so far, those that have ended includedsocket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
+table     ok: true, with one descriptor: a socket that tells who listens in there (``namespace.py``)
 ========= ============================================================================================
 
 An answer that comes with a descriptor has ``given: 1``. Unasked, ``{"exited": number, "code": n}`` tells that a command has ended.
@@ -37,7 +38,7 @@ from collections.abc import Callable, Sequence
 
 from edge.appliance.runtime.cgroup import Cgroup
 from edge.appliance.runtime.freezer import Freezer
-from edge.appliance.runtime.namespace import NoNamespace, enter
+from edge.appliance.runtime.namespace import NoNamespace, enter, table
 from edge.appliance.runtime.processes import MARK, Process, of_command
 
 _PR_SET_PDEATHSIG = 1
@@ -82,6 +83,7 @@ class Supervisor:
             "memory": self._memory,
             "cpu": self._cpu,
             "socket": self._socket,
+            "table": self._table,
         }
 
     def run(self) -> bool:
@@ -246,6 +248,13 @@ class Supervisor:
         assert isinstance(family, int)
         try:
             self._given.append(socket.socket(family, socket.SOCK_STREAM))
+        except OSError as error:
+            raise Refused("no_socket", f"There is no such socket: {error.strerror}.") from None
+        return True
+
+    def _table(self, _: Request) -> bool:
+        try:
+            self._given.append(table())
         except OSError as error:
             raise Refused("no_socket", f"There is no such socket: {error.strerror}.") from None
         return True

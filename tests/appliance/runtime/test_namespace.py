@@ -12,7 +12,7 @@ import pytest
 from families import LINUX
 
 from edge.appliance.runtime import namespace
-from edge.appliance.runtime.namespace import listening, traffic, why_not
+from edge.appliance.runtime.namespace import listening, table, traffic, why_not
 
 ROOT = Path(__file__).parents[3]
 ME = os.getpid()
@@ -61,22 +61,35 @@ def test_other_systems_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
 @LINUX
 def test_the_table_is_read_right(family: int, address: str, *, seen: bool) -> None:
     """Who can be reached on loopback is seen while they listen, and not before or after."""
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    with table() as asked, socket.socket(family, socket.SOCK_STREAM) as sock:
         try:
             sock.bind((address, 0))
         except OSError:
             pytest.skip("there is no IPv6 here")
         port = sock.getsockname()[1]
-        assert port not in listening(ME)
+        assert port not in listening(asked)
         sock.listen()
-        assert (port in listening(ME)) is seen
-    assert port not in listening(ME)
+        assert (port in listening(asked)) is seen
+        sock.close()
+        assert port not in listening(asked)
 
 
 @LINUX
 def test_of_the_dead_nothing_is_known() -> None:
-    """No ports, no traffic, no error."""
+    """No traffic, and no error."""
     with subprocess.Popen(["true"]) as child:
         pass
-    assert listening(child.pid) == frozenset() and traffic(child.pid) is None
+    assert traffic(child.pid) is None
     assert traffic(ME) is not None
+
+
+@LINUX
+def test_a_long_table_is_read_whole() -> None:
+    """It comes in many datagrams."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(500)]
+    try:
+        with table() as asked:
+            assert {one.getsockname()[1] for one in servers} <= listening(asked)
+    finally:
+        for one in servers:
+            one.close()
