@@ -157,6 +157,7 @@ GOOD: dict[str, dict[str, Any]] = {
     f"GET {ATTACHMENT}/health": {},
     f"POST {ATTACHMENT}/remount": {},
     f"POST {S}/exec": {"body": {"command": "echo", "args": ["a"], "timeout_secs": 20}},
+    f"GET {S}/metrics": {},
     f"GET {S}/processes": {},
     f"GET {S}/processes/{{pid}}/logs": {},
     f"POST {S}/processes/{{pid}}/stdin": {"body": {"data": "a\n"}},

@@ -141,3 +141,12 @@ def test_an_agent_is_tried_out_in_a_sandbox(
     ran = CliRunner().invoke(program.main, line)
     assert ran.exit_code == 0, ran.output
     assert '"stdout": "agent\\n"' in ran.output
+
+
+def test_metrics(cli: Cli) -> None:
+    """One line for people, and one sample as JSON."""
+    code, out, _ = cli("metrics", "ID")
+    assert code == 0 and "CPU: 0" in out and "MiB" in out
+    code, out, _ = cli("metrics", "ID", "--json")
+    (sample,) = json.loads(out)
+    assert code == 0 and sample["network_rx_bytes"] is None and sample["cpu_count"] > 0

@@ -260,6 +260,19 @@ ANSWERS: Final[dict[str, Schema]] = {
     "ProcessLogs": closed(
         {"exit_code": {"type": "integer"}}, stdout=TEXT, stderr=TEXT, output=TEXT
     ),
+    "MetricsList": listed(
+        closed(
+            timestamp=TIME,
+            cpu_percent={"type": "number", "minimum": 0},
+            cpu_count=COUNT,
+            mem_used_bytes=COUNT,
+            mem_total_bytes=COUNT,
+            disk_used_bytes=COUNT,
+            disk_total_bytes=COUNT,
+            network_rx_bytes=nullable(COUNT),
+            network_tx_bytes=nullable(COUNT),
+        )
+    ),
     "Success": closed(success=BOOL),
     "FileInfo": _FILE,
     "FileList": listed(ref("FileInfo")),

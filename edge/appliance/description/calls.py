@@ -175,6 +175,8 @@ CALLS: Final[dict[str, Call]] = {
             "exec": (of.ExecStart, of.ExecConnect, of.Frame, of.Stdin),
         },
     ),
+    # --- Metrics -------------------------------------------------------------------------------------
+    f"GET {_S}/metrics": Call("MetricsList"),
     # --- Files ---------------------------------------------------------------------------------------
     **_files(_S),
     f"POST {_S}/files/batch-write": Call("BatchResults", body=PARTS),
