@@ -37,6 +37,7 @@ class Actor:
         self.disturbed_at = float("-inf")
         """When it was last stopped or killed, or cut off, or went on."""
         self._late: list[Any] = []
+        loop.actors.append(self)
 
     def __repr__(self) -> str:
         return f"<{self.name}{' dead' if self.dead else ' stopped' if self.stopped else ''}>"
@@ -61,7 +62,6 @@ class Actor:
         """As by SIGKILL."""
         self.dead = True
         self.disturbed_at = self.loop.time()
-        self._late.clear()
 
     def takes(self, handle: Any) -> bool:
         """Whether this step is taken now; what a stopped actor would have done is kept for later."""
@@ -72,9 +72,11 @@ class Actor:
             self.steps += 1
             if strike is not None:
                 NOBODY.copy().run(strike)
-        if self.stopped and not self.dead:
-            self._late.append(handle)
-        return not (self.stopped or self.dead)
+        if not (self.stopped or self.dead):
+            return True
+        # Kept for the clean-up if this is the end: a task that is thrown away half done is closed in odd places.
+        (self.loop.never if self.dead else self._late).append(handle)
+        return False
 
 
 class _Skipped:
@@ -102,6 +104,18 @@ class ActorLoop(VirtualLoop):
         self._ready = _Ready()
         self.over = False
         """Everybody, dead or not, may clean up."""
+        self.actors: list[Actor] = []
+        self.never: list[Any] = []
+        """Steps that were not taken because their actor was dead."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.set_task_factory(self._keep)
+
+    def _keep(self, loop: Any, work: Any, context: Context | None = None) -> asyncio.Task[Any]:
+        """The loop itself knows tasks weakly, and nobody waits for those of the dead."""
+        task = asyncio.Task(work, loop=loop, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard, context=NOBODY.copy())
+        return task
 
     def ready(self, handles: list[Any]) -> None:
         """Steps that were held back."""
@@ -121,6 +135,9 @@ def play(main: Callable[[ActorLoop], Coroutine[Any, Any, T]]) -> T:
         return result
     finally:
         loop.over = True
+        loop.ready(loop.never)
+        for actor in loop.actors:
+            actor.go_on()
         for _ in range(100):
             left = asyncio.all_tasks(loop)
             if not left:

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any
 
 from tests.model.fleet.actors import ACTOR, NOBODY, Actor, ActorLoop
@@ -95,18 +94,17 @@ class Network:
         except Exception as error:  # noqa: BLE001 - it is the caller's
             self._reply(caller, to, answer, None, error)
             return
-        if not isawaitable(result):
+        if not asyncio.iscoroutine(result):
             self._reply(caller, to, answer, result, None)
             return
 
-        async def wait() -> None:
-            try:
-                done, error = await result, None
-            except Exception as e:  # noqa: BLE001 - it is the caller's
-                done, error = None, e
-            self._reply(caller, to, answer, done, error)
+        def over(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled():
+                done = task.result() if task.exception() is None else None
+                self._reply(caller, to, answer, done, task.exception())
 
-        self.loop.create_task(wait(), name=f"work for {caller.name}")
+        task = self.loop.create_task(result, name=f"work for {caller.name}")
+        task.add_done_callback(over)
 
     def _reply(
         self,
@@ -114,7 +112,7 @@ class Network:
         to: str,
         answer: asyncio.Future[Any],
         result: Any,
-        error: Exception | None,
+        error: BaseException | None,
     ) -> None:
         if not self.chance(self.weather.lost):
             self.loop.later(self.delay(), self._settle, caller, to, answer, result, error)
@@ -125,7 +123,7 @@ class Network:
         to: str,
         answer: asyncio.Future[Any],
         result: Any,
-        error: Exception | None,
+        error: BaseException | None,
     ) -> None:
         if not self.reaches(caller.name, to):
             return

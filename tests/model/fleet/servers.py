@@ -85,9 +85,7 @@ class Servers:
         """Another server is the primary from now on."""
         self.primary = self.by_name[name] = Server(name, store, self)
         for connection in self.connections:
-            self.network.loop.later(
-                self.network.rng.uniform(0.0, 1.0), setattr, connection, "to", name
-            )
+            self.network.loop.later(self.network.rng.uniform(0.0, 1.0), connection.change_over)
 
 
 class ModelConnection:
@@ -98,6 +96,10 @@ class ModelConnection:
         self._settings = settings
         self.to = self._servers.primary.name
         self._servers.connections.append(self)
+
+    def change_over(self) -> None:
+        """It has found out who is the primary now."""
+        self.to = self._servers.primary.name
 
     async def _guarded(self, work: Any, timeout: float) -> Any:
         to = self.to
