@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from plane import UPSTREAM
 
-from edge.appliance.barrier import Edges
+from edge.appliance.barrier import REJOINING, Edges
 from edge.appliance.feed import Feed
 from edge.appliance.watch import send_changes
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
@@ -40,7 +40,7 @@ class Process:
 
     def __init__(self, plane: Plane, started: int) -> None:
         self.feed = Feed(start=started * 1_000_000)
-        self.edges = Edges()
+        self.edges = Edges(rejoining=REJOINING if started > 1 else 0.0)
         self.publisher = plane.world.parts.publisher(
             SETTINGS, plane.everything, wall=plane.world.loop.time, log=plane.world.note
         )
@@ -125,6 +125,8 @@ class Plane:
 
     async def pause(self, sandbox_id: str, *, barrier: bool) -> None:
         """Pause a running sandbox; with ``barrier`` only if every edge says that nothing is in flight."""
+        if barrier and self.world.loop.time() < self.process.edges.complete_at:
+            return
         record = self.sandboxes[sandbox_id]
         if record.state is not State.RUNNING:
             return
