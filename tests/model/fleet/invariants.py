@@ -67,7 +67,7 @@ def _past_the_bound(edge: FleetEdge, what: str, ended: float | None) -> Iterator
     if late > WORST + slack:
         yield f"{edge.name}: {what} served {late:.2f} s after its end, past the stale limit"
     # An answer was missing, so what was known may stand up to the stale limit.
-    elif late > BOUND + slack and edge.control.failed_at < ended and edge.actor.disturbed_at < ended:
+    elif late > BOUND + slack and edge.control.failed_at < ended:
         if edge.catalog.heartbeat_age() < CATALOG.stale_after:
             yield f"{edge.name}: {what} served {late:.2f} s after its end, with somebody there to ask"
 
@@ -127,6 +127,13 @@ def one_call_per_wake(world: World) -> Iterator[str]:
             yield f"{sandbox_id}: {count} resumes of incarnation {incarnation}"
 
 
+def followers_go_on_at_once(world: World) -> Iterator[str]:
+    """From the record's change to the last of those who waited for it: nothing, in a time without computing."""
+    for edge in world.edges:
+        if edge.up.is_set() and not world.troubled and (gaps := [g for g in edge.gaps if g > 0.005]):
+            yield f"{edge.name}: {max(gaps):.3f} s"
+
+
 def expected(world: World, sandbox_id: str) -> str:
     """What a client is to be told once everything is well."""
     plane = world.plane
@@ -146,4 +153,5 @@ AT_THE_END: tuple[Callable[[World], Iterator[str]], ...] = (
     every_waiter_is_answered,
     nothing_is_left_over,
     one_call_per_wake,
+    followers_go_on_at_once,
 )

@@ -115,6 +115,10 @@ class World:
     refusing: float = 0.0
     complaints: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    answered: dict[int, float] = field(default_factory=dict)
+    """Seconds after which each client had its answer."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Of each actor, in a short history."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -158,6 +162,9 @@ class World:
         task = edge.actor.start(edge.request(sandbox_id, grant_id), "client")
         client = Client(edge, sandbox_id, self.loop.time(), task)
         self.clients.append(client)
+        task.add_done_callback(
+            lambda _: self.answered.setdefault(id(client), self.loop.time() - client.asked_at)
+        )
         return client
 
     def order(self, work: Callable[[], Any]) -> None:
