@@ -54,7 +54,8 @@ class Actor:
     def go_on(self) -> None:
         """As by SIGCONT."""
         self.stopped = False
-        self.disturbed_at = self.loop.time()
+        if not self.loop.over:
+            self.disturbed_at = self.loop.time()
         late, self._late = self._late, []
         self.loop.ready(late)
 

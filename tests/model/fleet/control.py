@@ -123,6 +123,11 @@ class Plane:
         self.retired_at.setdefault((sandbox_id, record.incarnation), self.world.loop.time())
         self.set(record, State.DESTROYED, upstream=None)
 
+    def forget(self, sandbox_id: str) -> None:
+        """It is gone, and nobody is told."""
+        self.ended_at.setdefault(sandbox_id, self.world.loop.time())
+        self.forgotten.add(sandbox_id)
+
     async def pause(self, sandbox_id: str, *, barrier: bool) -> None:
         """Pause a running sandbox; with ``barrier`` only if every edge says that nothing is in flight."""
         if barrier and self.world.loop.time() < self.process.edges.complete_at:
@@ -159,7 +164,7 @@ class Plane:
         if self.world.network.chance(self.world.refusing):
             raise ResumeRefused(RefusalReason.FAILED)
         record = self.set(record, State.RESUMING)
-        await asyncio.sleep(self.rng.uniform(0.05, 0.4))
+        await asyncio.sleep(self.rng.uniform(*self.world.resuming))
         if self.sandboxes[sandbox_id] is not record:
             return self.sandboxes[sandbox_id]
         self.launches[sandbox_id, record.incarnation] += 1
@@ -221,6 +226,8 @@ class ControlPort:
         self._plane = plane
         self.failed_at = float("-inf")
         """When a look-up last failed."""
+        self.gone: dict[str, int] = {}
+        """What the control plane said does not exist, and the newest version heard of until then."""
 
     async def _call(self, work: Any, limit: float = CALL) -> Any:
         try:
@@ -230,7 +237,10 @@ class ControlPort:
             raise Unavailable("no answer") from None
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
-        return await self._call(lambda: self._plane.sandbox(sandbox_id))
+        found = await self._call(lambda: self._plane.sandbox(sandbox_id))
+        if found is None:
+            self.gone[sandbox_id] = self._edge.heard[sandbox_id]
+        return found
 
     async def grant(self, grant_id: str) -> GrantRecord | None:
         return await self._call(lambda: self._plane.grant(grant_id))

@@ -41,6 +41,15 @@ def what_was_heard_is_believed(
             yield f"{edge.name}: {served.id} v{served.version} after v{edge.heard[served.id]}"
 
 
+def what_is_gone_stays_gone(
+    edge: FleetEdge, grant: GrantRecord, record: SandboxRecord
+) -> Iterator[str]:
+    """What the control plane has said does not exist is not brought back by a change from before."""
+    gone = edge.control.gone.get(record.id, 0)
+    if record.version <= gone:
+        yield f"{edge.name}: {record.id} v{record.version} served, gone after v{gone}"
+
+
 def no_revoked_grant_past_the_bound(
     edge: FleetEdge, grant: GrantRecord, record: SandboxRecord
 ) -> Iterator[str]:
@@ -140,11 +149,14 @@ def expected(world: World, sandbox_id: str) -> str:
     grant = plane.grants["g_" + sandbox_id.removeprefix("sb_")]
     if grant.status is not GrantStatus.ACTIVE:
         return "preview_grant_revoked"
+    if sandbox_id in plane.forgotten:
+        return "sandbox_not_found"
     return "sandbox_not_found" if plane.sandboxes[sandbox_id].state is State.DESTROYED else SERVED
 
 
 OF_SERVED: tuple[Callable[[FleetEdge, GrantRecord, SandboxRecord], Iterator[str]], ...] = (
     what_was_heard_is_believed,
+    what_is_gone_stays_gone,
     no_revoked_grant_past_the_bound,
     no_request_to_a_retired_incarnation,
 )

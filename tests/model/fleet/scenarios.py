@@ -94,37 +94,48 @@ async def storm(world: World, *, duration: float = 8.0, strikes: int = 3) -> Non
 # --- Endings: what was let in yesterday, and shall not be today ---------------------------------------
 
 
-async def endings(world: World, *, redis: bool = True) -> None:
-    """A grant and a sandbox come to their end just when something happens to who is to tell of it."""
+TROUBLES: dict[str, Callable[[World, float], None]] = {
+    "trimmed": lambda world, _: world.trim(),
+    "flushed": lambda world, _: world.flush(),
+    "failed over": lambda world, _: world.fail_over(0.2, old_lives=True),
+    "failed over, the old one is dead": lambda world, _: world.fail_over(0.2, old_lives=False),
+    "Redis stopped": lambda world, seconds: world.stop(world.redis, seconds),
+    "edge stopped": lambda world, seconds: world.stop(world.edges[0].actor, seconds),
+    "publisher cut off": lambda world, seconds: world.cut_off("plane", world.redis.name, seconds),
+    "edge cut off": lambda world, seconds: world.cut_off("edge-0", world.redis.name, seconds),
+}
+
+
+async def endings(
+    world: World, *, trouble: str = "", redis: bool = True, known: float = 0.7
+) -> None:
+    """A grant and a sandbox come to their end just when something happens to who is to tell of it.
+
+    Without ``redis`` it is stopped for good, the control plane is followed, and forgets the sandbox without a word.
+    """
     rng, plane, loop = world.rng, world.plane, world.loop
     if not redis:
         world.stop(world.redis, 60.0)
         await asyncio.sleep(3.0)
     for edge in world.edges:
         for names in BOXES:
-            if rng.random() < 0.7:
+            if rng.random() < known:
                 world.client(*names, edge)
     await asyncio.sleep(rng.uniform(0.2, 1.2))
-    at = loop.time() + rng.uniform(0.0, 0.4)
-    loop.call_at(at, world.order, lambda: plane.revoke("g_a"), context=NOBODY)
-    loop.call_at(at + rng.uniform(0.0, 0.2), world.order, lambda: plane.destroy("sb_b"), context=NOBODY)
-    loop.call_at(at + 0.5, plane.forgotten.add, "sb_b", context=NOBODY)
+    at = rng.uniform(0.2, 0.6)
+    loop.later(at, world.order, lambda: plane.revoke("g_a"))
+    if redis or rng.random() < 0.5:
+        loop.later(at + rng.uniform(0.0, 0.2), world.order, lambda: plane.destroy("sb_b"))
+        loop.later(at + 0.5, plane.forgotten.add, "sb_b")
+    else:
+        loop.later(at - 0.1, world.order, lambda: plane.pause("sb_b", barrier=True))
+        loop.later(at + 0.1, plane.forget, "sb_b")
     if redis:
-        seconds = rng.choice([0.3, 0.7, 1.5, 3.0])
-        near = at + rng.uniform(-0.1, 0.1)
-        edge, troubles = rng.choice(world.edges), [
-            world.trim,
-            world.flush,
-            lambda: world.fail_over(0.2, old_lives=True),
-            lambda: world.fail_over(0.2, old_lives=False),
-            lambda: world.stop(world.redis, seconds),
-            lambda: world.stop(edge.actor, seconds),
-            lambda: world.cut_off("plane", world.redis.name, seconds),
-            lambda: world.cut_off(edge.name, world.redis.name, seconds),
-        ]  # fmt: skip
-        loop.call_at(near, rng.choice(troubles), context=NOBODY)
+        happens = TROUBLES[trouble or rng.choice(list(TROUBLES))]
+        loop.later(at - rng.uniform(0.0, 0.2), happens, world, rng.choice([0.3, 0.7, 1.5, 3.0, 6.0]))
+    await asyncio.sleep(at)
     for _ in range(25):
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(rng.uniform(0.1, 0.4))
         for edge in world.edges:
             for names in BOXES:
                 if not edge.actor.dead:

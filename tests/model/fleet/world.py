@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from world import CATALOG, SERVED, Notes
+from world import CATALOG, SERVED, WAKE, Notes
 from world import Edge as LoneEdge
 
 from edge.core.records import GrantRecord, SandboxRecord
-from edge.core.settings import AdmissionSettings, WakeSettings
+from edge.core.settings import AdmissionSettings
 from edge.state.redis import Publisher, RedisStatePort
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
@@ -26,7 +26,6 @@ from tests.model.fleet.control import SETTINGS, ControlPort, Plane
 from tests.model.fleet.network import CALM, Network, Stream, Weather
 from tests.model.fleet.servers import SERVERS, Servers
 
-WAKE = WakeSettings(window=8.0, failure_memory=0.3, budget_per_hour=0)
 BOXES = (("sb_a", "g_a"), ("sb_b", "g_b"))
 
 
@@ -113,6 +112,8 @@ class World:
     parts: Parts = field(default_factory=Parts)
     edge_count: int = 2
     refusing: float = 0.0
+    resuming: tuple[float, float] = (0.05, 0.4)
+    """Seconds a resume takes, at least and at most."""
     complaints: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     answered: dict[int, float] = field(default_factory=dict)
@@ -231,9 +232,11 @@ class World:
         self.troubled = True
         self.servers.primary.store.flush()
 
-    def trim(self) -> None:
-        """Changes are dropped before everybody has read them."""
+    def trim(self, times: int = 40) -> None:
+        """For a while changes are dropped as soon as they are written."""
         self.troubled = True
+        if times:
+            self.loop.later(0.01, self.trim, times - 1)
         for value in self.servers.primary.store.keys.values():
             if isinstance(value, list):
                 del value[:-1]
