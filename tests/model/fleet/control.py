@@ -124,8 +124,7 @@ class Plane:
         self.set(record, State.DESTROYED, upstream=None)
 
     def forget(self, sandbox_id: str) -> None:
-        """It is gone, and nobody is told."""
-        self.ended_at.setdefault(sandbox_id, self.world.loop.time())
+        """It is gone, and nobody is told: who asks is."""
         self.forgotten.add(sandbox_id)
 
     async def pause(self, sandbox_id: str, *, barrier: bool) -> None:
@@ -227,7 +226,7 @@ class ControlPort:
         self.failed_at = float("-inf")
         """When a look-up last failed."""
         self.gone: dict[str, int] = {}
-        """What the control plane said does not exist, and the newest version heard of until then."""
+        """What the control plane said does not exist, and the newest version heard of before it was asked."""
 
     async def _call(self, work: Any, limit: float = CALL) -> Any:
         try:
@@ -237,9 +236,10 @@ class ControlPort:
             raise Unavailable("no answer") from None
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
+        heard = self._edge.heard[sandbox_id]  # what comes meanwhile may be younger than the answer
         found = await self._call(lambda: self._plane.sandbox(sandbox_id))
         if found is None:
-            self.gone[sandbox_id] = self._edge.heard[sandbox_id]
+            self.gone[sandbox_id] = heard
         return found
 
     async def grant(self, grant_id: str) -> GrantRecord | None:
