@@ -40,7 +40,11 @@ async def test_a_cursor_of_an_earlier_run_is_not_of_this_one(tmp_path: Path, sto
 
 async def test_after_a_restart_edges_are_waited_for(tmp_path: Path, store: Store) -> None:
     """They may have requests in flight and not be back yet. In a new directory there were none."""
-    key, runtime, clock = SigningKeys(tmp_path), Runtime(tmp_path / "s"), asyncio.get_running_loop().time
+    key, runtime, clock = (
+        SigningKeys(tmp_path),
+        Runtime(tmp_path / "s"),
+        asyncio.get_running_loop().time,
+    )
     first, second = [
         build_parts(config(tmp_path), runtime, key, store, log=print).edges for _ in range(2)
     ]

@@ -190,7 +190,8 @@ class Plane:
         feed = self.process.feed
         self.world.streams.append(stream)
         self.world.loop.create_task(
-            self._serve(stream, edge, feed.cursor if cursor is None else cursor), name=f"feed {edge}"
+            self._serve(stream, edge, feed.cursor if cursor is None else cursor),
+            name=f"feed {edge}",
         )
 
     async def _serve(self, stream: Stream, edge: str, cursor: int) -> None:
@@ -248,9 +249,7 @@ class ControlPort:
     async def resume(
         self, sandbox_id: str, paused_incarnation: int, reason: str, timeout: float
     ) -> SandboxRecord:
-        return await self._call(
-            lambda: self._plane.resume(sandbox_id, paused_incarnation), timeout
-        )
+        return await self._call(lambda: self._plane.resume(sandbox_id, paused_incarnation), timeout)
 
     async def ack(self, sandbox_id: str, version: int, in_flight: int) -> None:
         edge = self._edge.name

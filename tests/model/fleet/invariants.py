@@ -75,10 +75,10 @@ def _past_the_bound(edge: FleetEdge, what: str, ended: float | None) -> Iterator
         slack += edge.world.network.weather.slowness * 2
     if late > WORST + slack:
         yield f"{edge.name}: {what} served {late:.2f} s after its end, past the stale limit"
-    # An answer was missing, so what was known may stand up to the stale limit.
-    elif late > BOUND + slack and edge.control.failed_at < ended:
-        if edge.catalog.heartbeat_age() < CATALOG.stale_after:
-            yield f"{edge.name}: {what} served {late:.2f} s after its end, with somebody there to ask"
+    # An answer was missing, so what was known may stand up to the stale limit; that also goes for one who hears nobody.
+    asking = edge.control.failed_at < ended and edge.catalog.heartbeat_age() < CATALOG.stale_after
+    if asking and WORST + slack >= late > BOUND + slack:
+        yield f"{edge.name}: {what} served {late:.2f} s after its end, with somebody there to ask"
 
 
 # --- Of a pause that nobody ordered -------------------------------------------------------------------
@@ -139,7 +139,11 @@ def one_call_per_wake(world: World) -> Iterator[str]:
 def followers_go_on_at_once(world: World) -> Iterator[str]:
     """From the record's change to the last of those who waited for it: nothing, in a time without computing."""
     for edge in world.edges:
-        if edge.up.is_set() and not world.troubled and (gaps := [g for g in edge.gaps if g > 0.005]):
+        if (
+            edge.up.is_set()
+            and not world.troubled
+            and (gaps := [g for g in edge.gaps if g > 0.005])
+        ):
             yield f"{edge.name}: {max(gaps):.3f} s"
 
 

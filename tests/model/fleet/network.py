@@ -82,9 +82,7 @@ class Network:
         if actor.dead:
             self._reply(caller, to, answer, None, Lost())
         else:
-            self.loop.call_soon(
-                self._work, caller, to, work, answer, context=actor.context.copy()
-            )
+            self.loop.call_soon(self._work, caller, to, work, answer, context=actor.context.copy())
 
     def _work(
         self, caller: Actor, to: str, work: Callable[[], Any], answer: asyncio.Future[Any]
@@ -139,9 +137,9 @@ class Network:
         self.loop.call_soon(settle, context=caller.context.copy())
 
     def reset(self, to: str) -> None:
-        """An actor died: of those who wait for it some are told by their connection, some not at all."""
+        """A process died: its machine tells those who wait for it."""
         for answer, (caller, asked) in list(self._open.items()):
-            if asked == to and self.chance(0.5):
+            if asked == to:
                 self._settle(caller, to, answer, None, Lost())
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tests.model.fleet.actors import NOBODY, ActorLoop, play
+from tests.model.fleet.actors import ActorLoop, play
 from tests.model.fleet.network import CALM, Weather
 from tests.model.fleet.servers import in_place
 from tests.model.fleet.world import BOXES, Client, Parts, World, outcome, settled
@@ -42,9 +42,7 @@ async def wake(world: World, actor: str = "", step: int = 0, strike: Strike | No
     before = {name: one.steps for name, one in world.network.actors.items()}
     began = world.loop.time()
     for edge in world.edges:
-        for _ in range(2):
-            if (client := world.client(sandbox_id, grant_id, edge)) is not None:
-                clients.append(client)
+        clients += [world.client(sandbox_id, grant_id, edge) for _ in range(2)]
         if world.seed % 2 == 0 and edge is world.edges[0]:
             await asyncio.sleep(0.02)  # this one will have the lease
     while not all(one.task.done() or one.edge.actor.dead for one in clients):
@@ -132,7 +130,9 @@ async def endings(
         loop.later(at + 0.1, plane.forget, "sb_b")
     if redis:
         happens = TROUBLES[trouble or rng.choice(list(TROUBLES))]
-        loop.later(at - rng.uniform(0.0, 0.2), happens, world, rng.choice([0.3, 0.7, 1.5, 3.0, 6.0]))
+        loop.later(
+            at - rng.uniform(0.0, 0.2), happens, world, rng.choice([0.3, 0.7, 1.5, 3.0, 6.0])
+        )
     await asyncio.sleep(at)
     for _ in range(25):
         await asyncio.sleep(rng.uniform(0.1, 0.4))

@@ -35,9 +35,9 @@ class Server:
         watched = script in (scripts.KEEP, scripts.LEAVE)
         before = self._lease(keys[0]) if watched else None
         answer = self.store.run(script, keys, *arguments)
-        if watched and before is not None and before[0] != str(arguments[0]).encode():
-            if self._lease(keys[0]) != before:
-                self._servers.complain("a_lease_is_its_holders", f"{keys[0]} changed by another")
+        others = before is not None and before[0] != str(arguments[0]).encode()
+        if others and self._lease(keys[0]) != before:
+            self._servers.complain("a_lease_is_its_holders", f"{keys[0]} changed by another")
         self.tell()
         return answer
 

@@ -85,7 +85,9 @@ class Store:
         stream = self.get(key, Stream)
         return stream[-1][0] if stream else None
 
-    def after(self, key: str, position: bytes, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    def after(
+        self, key: str, position: bytes, count: int
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """XREAD of one stream. Raises `WrongType`."""
         epoch, number = map(int, position.split(b"-"))
         found = [entry for entry in self.get(key, Stream) or () if entry[0] > (epoch, number)]
@@ -209,7 +211,11 @@ class Store:
             self.delete(keys[0])
         now = self.clock()
         scores = Scores(
-            {name: score for name, score in self.keys.get(keys[0], {}).items() if score > now - 60_000}
+            {
+                name: score
+                for name, score in self.keys.get(keys[0], {}).items()
+                if score > now - 60_000
+            }
         )
         scores[said[0]] = now + int(said[1])
         kept = sorted(scores.items(), key=lambda item: (item[1], item[0]))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge.core.records import State
-from edge.state.redis import Publisher, RedisStatePort
+from edge.state.redis import Publisher, RedisStatePort, port
 from edge.state.redis.changes import Changes, Shard
 from edge.state.redis.connect import RedisGone
 from edge.state.redis.lease import Lease
@@ -35,9 +35,9 @@ History = Callable[[int, Parts], list[str]]
 
 
 def _complaints(weather: str, history: Any, edges: int = 2) -> History:
-    return lambda seed, parts: run(
-        seed, history, edge_count=edges, weather=WEATHERS[weather], parts=parts
-    ).complaints
+    return lambda seed, parts: (
+        run(seed, history, edge_count=edges, weather=WEATHERS[weather], parts=parts).complaints
+    )
 
 
 def _struck(what: str) -> History:
@@ -45,9 +45,7 @@ def _struck(what: str) -> History:
     actor, strike, bound = STRIKES[what]
 
     def play(seed: int, parts: Parts) -> list[str]:
-        world = run(
-            0, lambda one: wake(one, actor, seed, strike), edge_count=3, parts=parts
-        )
+        world = run(0, lambda one: wake(one, actor, seed, strike), edge_count=3, parts=parts)
         return world.complaints + [f"late: {text}" for text in late(world, bound)]
 
     return play
@@ -60,7 +58,9 @@ def _handed_over(seed: int, parts: Parts) -> list[str]:
         world.resuming = (3.0, 3.5)
         world.stop(world.edges[0].actor, 2.5)
 
-    return run(0, lambda one: wake(one, "edge-0", seed, strike), edge_count=3, parts=parts).complaints
+    return run(
+        0, lambda one: wake(one, "edge-0", seed, strike), edge_count=3, parts=parts
+    ).complaints
 
 
 STORM = _complaints("all", storm, 3)
@@ -79,6 +79,7 @@ DIRECT = _complaints("garbled", _deaf_storm)
 
 def _endings(trouble: str, weather: str = "calm", known: float = 0.7) -> History:
     return _complaints(weather, lambda world: endings(world, trouble=trouble, known=known))
+
 
 # --- Scripts ------------------------------------------------------------------------------------------
 
@@ -105,13 +106,13 @@ def _one_token_for_all(self: Lease, *how: Any) -> None:
     self._token = "0" * 16
 
 
-async def _never_takes_over(self: Lease) -> Any:
-    known = getattr(self, "known", None) or await TAKE(self)
-    self.known = known  # type: ignore[attr-defined]
-    return known
+class _Patient:
+    """Of no record it is said that it is still paused."""
+
+    PAUSED = None
 
 
-LEASE, TAKE = Lease.__init__, Lease.take
+LEASE = Lease.__init__
 
 
 def _any_entry_is_the_next(self: Shard, entry_id: bytes) -> bool:
@@ -229,31 +230,48 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {
     "KEEP does not compare the token": Mutant(
-        _handed_over, "a_lease_is_its_holders", first=15, patch=(Store, "keep", _keeps_whosever_it_is)
+        _handed_over,
+        "a_lease_is_its_holders",
+        first=15,
+        patch=(Store, "keep", _keeps_whosever_it_is),
     ),
     "LEAVE does not compare the token": Mutant(
-        _handed_over, "a_lease_is_its_holders", first=15, patch=(Store, "leave", _leaves_whosever_it_is)
+        _handed_over,
+        "a_lease_is_its_holders",
+        first=15,
+        patch=(Store, "leave", _leaves_whosever_it_is),
     ),
     "every edge has the same token": Mutant(
         WAKE, "one_call_per_wake", patch=(Lease, "__init__", _one_token_for_all)
     ),
-    "a lease is asked for only once": Mutant(
-        _struck("edge killed"), "late", patch=(Lease, "take", _never_takes_over)
+    "a leader that does not get through is waited for": Mutant(
+        _struck("edge cut off from the control plane"),
+        "late",
+        patch=(port, "State", _Patient),
+        first=15,
     ),
     "gaps are nothing": Mutant(
-        _endings("trimmed", "slow"), "no_revoked_grant_past_the_bound", patch=(Shard, "step", _any_entry_is_the_next)
+        _endings("trimmed", "slow"),
+        "no_revoked_grant_past_the_bound",
+        patch=(Shard, "step", _any_entry_is_the_next),
     ),
     "Redis is believed without being followed": Mutant(
-        _endings("publisher cut off"), "no_revoked_grant_past_the_bound", Parts(port=BelievesForEver)
+        _endings("publisher cut off"),
+        "no_revoked_grant_past_the_bound",
+        Parts(port=BelievesForEver),
     ),
     "another server need not have it all": Mutant(
-        _endings("failed over", known=0.0), "what_was_heard_is_believed", patch=(Changes, "reached", lambda *_: True)
+        _endings("failed over", known=0.0),
+        "what_was_heard_is_believed",
+        patch=(Changes, "reached", lambda *_: True),
     ),
     "the publisher gives up": Mutant(
         _endings("publisher cut off"), "no_revoked_grant_past_the_bound", Parts(publisher=GivesUp)
     ),
     "heartbeats overtake changes": Mutant(
-        _endings("edge stopped"), "no_revoked_grant_past_the_bound", Parts(publisher=BeatsBeforeItFlushes)
+        _endings("edge stopped"),
+        "no_revoked_grant_past_the_bound",
+        Parts(publisher=BeatsBeforeItFlushes),
     ),
     "older records are applied": Mutant(
         DIRECT, "what_was_heard_is_believed", Parts(catalog=OlderIsApplied)

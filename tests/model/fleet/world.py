@@ -63,9 +63,8 @@ class FleetEdge(LoneEdge):
 
     async def _boot(self) -> None:
         world, parts, clock = self.world, self.world.parts, self.world.loop.time
-        crash = lambda task, error: self.notes.crashes.append((task, error))
         self.control = ControlPort(self, world.network, world.plane)
-        self.scope = Scope(crash)
+        self.scope = Scope(lambda task, error: self.notes.crashes.append((task, error)))
         self.port = parts.port(SETTINGS, self.control, self.name, clock=clock, note=world.note)
         self.catalog = parts.catalog(self.port, CATALOG, clock=clock, observer=self.notes)
         self.catalog._watch._random = world.rng
@@ -154,12 +153,10 @@ class World:
 
     # --- What happens -----------------------------------------------------------------------------
 
-    def client(self, sandbox_id: str, grant_id: str, edge: FleetEdge | None = None) -> Client | None:
-        """Somebody asks one of the edges that live."""
+    def client(self, sandbox_id: str, grant_id: str, edge: FleetEdge | None = None) -> Client:
+        """Somebody asks one of the edges, or one that lives."""
         alive = [one for one in self.edges if not one.actor.dead]
-        if edge is None and not alive:
-            return None
-        edge = edge or self.rng.choice(alive)
+        edge = edge or self.rng.choice(alive or self.edges)
         task = edge.actor.start(edge.request(sandbox_id, grant_id), "client")
         client = Client(edge, sandbox_id, self.loop.time(), task)
         self.clients.append(client)
@@ -287,11 +284,10 @@ class World:
         while self.loop.time() < deadline:
             await asyncio.sleep(1.0)
             probes = [
-                probe
+                self.client(*names, edge)
                 for edge in self.edges
                 if not edge.actor.dead
-                for sandbox_id, grant_id in BOXES
-                if (probe := self.client(sandbox_id, grant_id, edge)) is not None
+                for names in BOXES
             ]
             await asyncio.wait([probe.task for probe in probes], timeout=WAKE.window + 1.0)
             fresh = all(edge.catalog.heartbeat_age() < CATALOG.fresh for edge in self.edges)
