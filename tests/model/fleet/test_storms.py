@@ -38,20 +38,6 @@ def test_invariants_hold(weather: str) -> None:
     assert served > asked / 4, "too few were served for the invariants to have had a say"
 
 
-FOUND = {
-    "edges that were not back after a restart": ("garbled", 262),
-    "the same, with Redis": ("all", 227),
-}
-"""Histories in which something was wrong once."""
-
-
-@pytest.mark.parametrize("what", FOUND)
-def test_what_was_found_stays_mended(what: str) -> None:
-    """In the same history, as long as the model is the same."""
-    weather, seed = FOUND[what]
-    assert not history(seed, weather).complaints
-
-
 def test_a_seed_is_one_history() -> None:
     """Twice the same: else no failure could be looked into."""
     once, again = (history(7, "all") for _ in range(2))
