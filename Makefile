@@ -44,6 +44,7 @@ fuzz: $(BIN)/.run-installed $(BIN)/.dev-installed ## Try ever new examples for F
 	while [ $$(date +%s) -lt $$end ]; do \
 	    round=$$((round + 1)); echo "Round $$round"; \
 	    FUZZ_FACTOR=10 $(BIN)/python -m pytest -q --timeout=1800 -m hypothesis tests/core tests/traffic tests/properties tests/appliance || exit 1; \
+	    FUZZ_FACTOR=10 $(BIN)/python -m pytest -q --timeout=1800 tests/model/fleet || exit 1; \
 	done
 
 # Prints the seed of the history; KILL_SEED=... brings it back.

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 PATIENCE = 1.0
 """Seconds in which every live edge has to answer."""
+REJOINING = 5.0
+"""Seconds after a restart in which edges may not have come back yet: they try every 2 s at least."""
 
 
 class _Question:
@@ -38,10 +40,12 @@ class _Question:
 
 
 class Edges:
-    """The live edges. ``patience`` is in seconds."""
+    """The live edges. ``patience`` and ``rejoining`` are in seconds."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = PATIENCE, *, rejoining: float = 0.0) -> None:
         self._patience = patience
+        self.complete_at = asyncio.get_running_loop().time() + rejoining
+        """When those have come back that there were before a restart; until then nobody knows who all of them are."""
         self._sockets: Counter[str] = Counter()
         self._questions: dict[tuple[str, int], _Question] = {}
         self.elsewhere: Callable[[], frozenset[str]] = frozenset

@@ -46,7 +46,7 @@ class Expiry:
         Activity alone sets no timer: one that rings too early is set again, which costs less.
         """
         # During a call nothing is due for inactivity; its end comes here again.
-        idle_at = None if sandbox.calls else sandbox.idle_at
+        idle_at = None if sandbox.calls else self._idle_at(sandbox)
         times = [time for time in (sandbox.deadline, idle_at) if time is not None]
         if sandbox.state is State.RUNNING and times:
             self._timers.arm(sandbox.id, min(times))
@@ -110,5 +110,10 @@ class Expiry:
         return sandbox.deadline is not None and self._clock() >= sandbox.deadline
 
     def _idle(self, sandbox: Sandbox) -> bool:
-        idle_at = sandbox.idle_at
+        idle_at = self._idle_at(sandbox)
         return idle_at is not None and not sandbox.calls and self._clock() >= idle_at
+
+    def _idle_at(self, sandbox: Sandbox) -> float | None:
+        """When it will have been inactive for too long, as far as all edges can tell."""
+        idle_at = sandbox.idle_at
+        return None if idle_at is None else max(idle_at, self._edges.complete_at)

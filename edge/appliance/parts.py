@@ -11,9 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from edge.appliance.audit import AuditTrail
-from edge.appliance.barrier import Edges
+from edge.appliance.barrier import REJOINING, Edges
 from edge.appliance.config import Config, EdgeLine
-from edge.appliance.epoch import begin_run
+from edge.appliance.epoch import begin_run, has_run
 from edge.appliance.events import EventLog
 from edge.appliance.feed import Feed
 from edge.appliance.grants import Grants
@@ -100,9 +100,9 @@ def build_parts(
             log("crash", task=name, error=repr(error))
 
     scope = Scope(crashed)
+    edges = Edges(rejoining=REJOINING if has_run(store) else 0.0)
     floor = begin_run(store, wall)
     feed = Feed(start=floor)
-    edges = Edges()
     events = EventLog(store, wall)
     minter = Minter(
         lambda: keys.key,

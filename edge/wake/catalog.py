@@ -263,6 +263,9 @@ class Catalog:
             self._tell(record)
 
     def _overtake(self, shelf: Shelf[R], record: R) -> None:
+        entry = shelf.entries.get(record.id)
+        if entry is not None and record.version <= entry.version:
+            return  # a repeated change: it must not outweigh the answer that there is no such thing any more
         pending = shelf.pending.get(record.id)
         if pending is not None and (
             pending.newest is None or pending.newest.version < record.version

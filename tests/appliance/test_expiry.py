@@ -208,6 +208,20 @@ def test_an_edge_that_does_not_answer_keeps_it_running() -> None:
     play(script)
 
 
+def test_nobody_is_idle_before_edges_have_come_back() -> None:
+    """After a restart an edge that has not come back yet may have a request in flight, and is not asked."""
+
+    async def script(stage: Stage) -> None:
+        stage.edges.complete_at = stage.loop.time() + 5
+        sandbox = await stage.create(inactivity=1)
+        await asyncio.sleep(4.9)
+        assert stage.states() == ["creating", "running"]
+        await asyncio.sleep(0.2)
+        assert sandbox.state is State.PAUSED
+
+    play(script)
+
+
 def test_activity_while_the_edges_are_asked_wins() -> None:
     """A report of usage that arrives with the answers postpones the pause."""
 

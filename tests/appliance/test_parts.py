@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from service import config
 
+from edge.appliance.barrier import REJOINING
 from edge.appliance.config import EdgeLine
 from edge.appliance.keys import SigningKeys
 from edge.appliance.parts import build_parts
@@ -34,6 +36,19 @@ async def test_a_cursor_of_an_earlier_run_is_not_of_this_one(tmp_path: Path, sto
         for now in (1_700_000_000.0, 1_700_000_001.0)
     ]
     assert runs[1].since(runs[0].cursor) is None
+
+
+async def test_after_a_restart_edges_are_waited_for(tmp_path: Path, store: Store) -> None:
+    """They may have requests in flight and not be back yet. In a new directory there were none."""
+    key, runtime, clock = (
+        SigningKeys(tmp_path),
+        Runtime(tmp_path / "s"),
+        asyncio.get_running_loop().time,
+    )
+    first, second = [
+        build_parts(config(tmp_path), runtime, key, store, log=print).edges for _ in range(2)
+    ]
+    assert first.complete_at <= clock() < second.complete_at <= clock() + REJOINING
 
 
 async def test_refusals_are_not_logged_as_crashes(tmp_path: Path, store: Store) -> None:

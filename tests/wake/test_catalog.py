@@ -406,3 +406,20 @@ def test_run_follows_the_watch() -> None:
         await asyncio.wait((running,))
 
     on_bench(dialogue, sandbox=[sandbox(1)])
+
+
+def test_a_repeated_change_is_no_match_for_an_absence() -> None:
+    """The control plane says there is none any more, and meanwhile a change comes once more that was known before."""
+
+    async def dialogue(bench: Bench) -> None:
+        bench.catalog.hear_heartbeat()
+        await bench.catalog.look_up_sandbox("sb")
+        bench.catalog.doubt_everything()
+        looking = bench.loop.create_task(bench.catalog.look_up_sandbox("sb"))
+        await asyncio.sleep(0.5)
+        bench.catalog.hear_change(sandbox(3))
+        await looking
+        bench.catalog.hear_change(sandbox(3))
+        assert bench.catalog.sandbox("sb") is Missing.ABSENT
+
+    on_bench(dialogue, sandbox=[sandbox(3), after(1, None)])

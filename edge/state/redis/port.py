@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import RedisSettings
 from edge.state import wire
 from edge.state.port import (
@@ -82,6 +82,7 @@ class RedisStatePort:
             self._settings.lease,
         )
         ends = self._clock() + timeout
+        patient_until = self._clock() + self._settings.lease
         # While Redis is in trouble, waiting for its answers would cost those who wait more than a call costs.
         while self._believed:
             turn = await lease.take()
@@ -95,6 +96,10 @@ class RedisStatePort:
             moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
             if moved is not None and moved.incarnation > paused_incarnation:
                 return moved
+            # Who has the lease may have lost the control plane and not Redis. Whoever got through would show.
+            stuck = moved is None or moved.state is State.PAUSED
+            if stuck and self._clock() >= patient_until:
+                break
             await asyncio.sleep(min(LOOK, left))
         left = max(0.0, ends - self._clock())
         return await self._control.resume(sandbox_id, paused_incarnation, reason, left)

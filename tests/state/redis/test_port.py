@@ -206,6 +206,23 @@ async def test_who_falls_silent_is_replaced(fleet: Fleet) -> None:
 
 
 @only_single
+async def test_a_leader_that_does_not_get_through_is_not_waited_for(fleet: Fleet) -> None:
+    """It renews its lease and hears nothing from the control plane: another asks as well."""
+    fleet.put(BOX)
+    leader, follower = await fleet.edge("edge-1"), await fleet.edge("edge-2")
+    fleet.control.gate.clear()
+    loop = asyncio.get_running_loop()
+    both = [
+        loop.create_task(one.port.resume(BOX.id, 1, "preview", 30)) for one in (leader, follower)
+    ]
+    async with asyncio.timeout(20):
+        while len(fleet.control.resumed) < 2:  # noqa: ASYNC110 - the control plane has no event
+            await asyncio.sleep(0.01)
+    fleet.control.gate.set()
+    assert [(await one).incarnation for one in both] == [2, 2]
+
+
+@only_single
 async def test_waiting_for_others_ends(fleet: Fleet, servers: Servers) -> None:
     """A lease that somebody holds for ever does not hold us for ever."""
     fleet.put(BOX)

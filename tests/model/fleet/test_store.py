@@ -1,0 +1,244 @@
+"""The model's Redis is a Redis: the same random calls to its store and to a real server, the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from edge.state.redis import scripts
+from tests.model.fleet.store import SCRIPTS, Scores, Store, Stream, WrongType
+from tests.state.redis.valkey import Valkey
+
+FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
+SEQUENCES = 12 * FACTOR
+FIRST = 1000 * random.randrange(1, 10**6) if FACTOR > 1 else 0
+CALLS = 120
+RECORD, CHANGES, SERVER, LEASE, ALIVE = "{x}:r", "{x}:c", "{x}:s", "{x}:l", "{x}:a"
+KEYS = (RECORD, CHANGES, SERVER, LEASE, ALIVE)
+LONG = 100_000
+"""Milliseconds that are long compared with a test, so that what is left of them is known."""
+
+
+@pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A real server, which can be told to be another one."""
+    async with Valkey(tmp_path, "--enable-debug-command", "yes") as server:
+        yield server
+
+
+class Twins:
+    """A store and a server, to which the same is done. Epochs are times of theirs, so they are compared by name."""
+
+    def __init__(self, client: Redis, rng: random.Random) -> None:
+        self.client = client
+        self.rng = rng
+        self.store = Store("0", lambda: int(time.time() * 1000))
+        self.known: list[tuple[bytes, bytes]] = [(b"0-0", b"0-0")]
+        """Ids that were answered: of the server, of the store."""
+        self.epochs: dict[bytes, bytes] = {b"0": b"0"}
+
+    async def script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> None:
+        """One call. Arguments may be pairs: of the server, of the store."""
+        if name == "BEGIN":
+            await asyncio.sleep(0.003)  # each epoch is a millisecond of its own, on both
+        real = [one[0] if isinstance(one, tuple) else one for one in arguments]
+        ours = [one[1] if isinstance(one, tuple) else one for one in arguments]
+        try:
+            expected = await self.client.eval(getattr(scripts, name), len(keys), *keys, *real)
+        except ResponseError:
+            expected = "an error"
+        try:
+            answer = getattr(self.store, name.lower())(keys, [_bytes(one) for one in ours])
+        except WrongType:
+            answer = "an error"
+        assert self.same(expected, answer), (name, keys, real, expected, answer)
+
+    def same(self, real: Any, ours: Any) -> bool:
+        """Whether two answers are the same but for the names of epochs."""
+        if isinstance(real, list) and isinstance(ours, list):
+            return len(real) == len(ours) and all(map(self.same, real, ours))
+        if isinstance(real, bytes) and isinstance(ours, bytes) and b"-" in real and b"-" in ours:
+            (epoch, number), (our_epoch, our_number) = real.split(b"-"), ours.split(b"-")
+            self.known.append((real, ours))
+            return number == our_number and self.epochs.setdefault(epoch, our_epoch) == our_epoch
+        return bool(real == ours)
+
+    def somewhere(self) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+        """Epoch and number of an id: of the newest ones, or of any."""
+        real, ours = self.rng.choice([self.known[-1], self.known[-1], *self.known])
+        (epoch, number), (our_epoch, our_number) = real.split(b"-"), ours.split(b"-")
+        return (epoch, our_epoch), (number, our_number)
+
+    async def call(self) -> None:
+        """Anything."""
+        rng = self.rng
+        token = rng.choice([b"one", b"two", b"three"])
+        match rng.randrange(17):
+            case 0:
+                await self.script("BEGIN", (CHANGES, SERVER), *self.somewhere())
+            case 1:
+                await self.script("BEGIN", (CHANGES, SERVER), 0, 0)
+            case 2 | 3 | 4:
+                text = b"r" * rng.choice([1, 5, 50])
+                life = rng.choice([0, LONG, 2 * LONG])
+                await self.script(
+                    "PUBLISH", (RECORD, CHANGES),
+                    "sandbox", rng.randrange(1, 9), text, life, 1000, *self.somewhere(),
+                )  # fmt: skip
+            case 5 | 6:
+                await self.script("BEAT", (CHANGES, SERVER), 1000, *self.somewhere())
+            case 7:
+                await self.script("READ", (RECORD, CHANGES), rng.choice([10, 1000]))
+            case 8 | 9:
+                await self.script("TAKE", (LEASE,), token, rng.choice([LONG, 2 * LONG]))
+            case 10:
+                await self.script("KEEP", (LEASE,), token, 3 * LONG)
+            case 11:
+                await self.script("LEAVE", (LEASE,), token, rng.choice([b"", b"done"]), LONG)
+            case 12:
+                lives = [LONG, 2 * LONG, -1000, -LONG]
+                await self.script("JOIN", (ALIVE,), token, rng.choice(lives), rng.choice([2, 100]))
+            case 13:
+                await self.script("MEMBERS", (ALIVE,), rng.choice([1, 100]))
+            case 14:
+                await self.look()
+            case 15:
+                if rng.random() < 0.4:
+                    await self.vandalize(rng.choice(KEYS))
+            case _:
+                await self.befall()
+
+    async def vandalize(self, key: str) -> None:
+        """Somebody else writes where only we should."""
+        match self.rng.randrange(4):
+            case 0:
+                await self.client.set(key, "nonsense")
+                self.store.set(key, b"nonsense")
+            case 1:
+                await self.client.delete(key)
+                await self.client.hset(key, mapping={"v": "x", "r": "rr"})
+                self.store.set(key, {b"v": b"x", b"r": b"rr"})
+            case 2:
+                await self.client.delete(key)
+                self.store.delete(key)  # and as if its time had come
+            case _:
+                await self.client.delete(key)
+                await self.client.zadd(key, {"z": 1})
+                self.store.set(key, Scores({b"z": 1}))
+
+    async def befall(self) -> None:
+        """What happens to a server as a whole."""
+        chance = self.rng.random()
+        if chance < 0.1:
+            await self.client.flushall()
+            self.store.flush()
+        elif chance < 0.3:
+            await self.client.execute_command("DEBUG", "CHANGE-REPL-ID")
+            self.store.server = b"%d" % (int(self.store.server) + 1)
+            # What was written on the server before names that one, in both.
+        elif chance < 0.6 and isinstance(self.store.get(CHANGES), Stream):
+            kept = self.rng.choice([0, 1, 1, 2])
+            await self.client.xtrim(CHANGES, maxlen=kept, approximate=False)
+            del self.store.keys[CHANGES][: max(0, len(self.store.keys[CHANGES]) - kept)]
+
+    async def look(self) -> None:
+        """Everything that is held, and how long it lasts, is the same on both."""
+        for key in KEYS:
+            ours = self.store.get(key)
+            match await self.client.type(key):
+                case b"none":
+                    assert ours is None, (key, ours)
+                case b"string":
+                    held = await self.client.get(key)
+                    assert isinstance(ours, bytes)
+                    assert key == SERVER or held == ours, (key, held, ours)
+                case b"hash":
+                    held = await self.client.hgetall(key)
+                    if b"e" in held:
+                        held[b"e"] = self.epochs[held[b"e"]]
+                    assert held == ours, (key, held, ours)
+                case b"zset":
+                    held = await self.client.zrange(key, 0, -1)
+                    assert isinstance(ours, Scores)
+                    assert held == [n for _, n in sorted((s, n) for n, s in ours.items())]
+                case b"stream":
+                    held = [[at, fields] for at, fields in await self.client.xrange(key)]
+                    assert isinstance(ours, Stream)
+                    after = self.store.after(key, b"0-0", 10_000)
+                    known = len(self.known)
+                    assert self.same(held, [list(entry) for entry in after]), (held, after)
+                    del self.known[known:]
+            left, until = await self.client.pttl(key), self.store.until.get(key)
+            ours_left = -1 if until is None else until - self.store.clock()
+            assert ours is None or round(left / LONG) == round(ours_left / LONG), (key, left)
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+async def play(client: Redis, seed: int, calls: int = CALLS) -> None:
+    """One sequence of calls to both."""
+    await client.flushall()
+    twins = Twins(client, random.Random(seed))
+    for _ in range(calls):
+        await twins.call()
+    await twins.look()
+
+
+async def test_the_same_calls_have_the_same_answers(valkey: Valkey) -> None:
+    """Of whoever knows what, in whatever order, with foreign writes and losses in between."""
+    async with valkey.client() as client:
+        for seed in range(FIRST, FIRST + SEQUENCES):
+            try:
+                await play(client, seed)
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}: {error}") from error
+
+
+def test_every_script_is_modelled() -> None:
+    """One that is added or changed without the model would be missed by it."""
+    ours = {text for name, text in vars(scripts).items() if name.isupper() and name[0] != "_"}
+    assert ours == set(SCRIPTS)
+
+
+MUTANTS = {
+    "KEEP": ("if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
+    "LEAVE": ("if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", ""),
+    "TAKE": ("'NX', ", ""),
+    "PUBLISH": (">= tonumber(ARGV[2])", "> tonumber(ARGV[2])"),
+    "BEAT": ("or redis.pcall('GET', KEYS[2]) ~= here()", ""),
+    "READ": ("or redis.call('HGET', KEYS[1], 'e') ~= epoch", ""),
+    "BEGIN": ("and server == here()", ""),
+    "JOIN": ("redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])\n", ""),
+    "MEMBERS": ("now[1] * 1000 + math.floor(now[2] / 1000)", "'-inf'"),
+}
+"""By script: what is taken out of it, and what is in its place."""
+
+
+async def test_a_script_that_is_broken_is_another(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each comparison in the scripts makes a difference that the sequences find."""
+    async with valkey.client() as client:
+        for name, (what, instead) in MUTANTS.items():
+            text = getattr(scripts, name)
+            assert what in text, f"{name} has changed: so should this test"
+            with monkeypatch.context() as patch:
+                patch.setattr(scripts, name, text.replace(what, instead))
+                for seed in range(SEQUENCES):
+                    try:
+                        await play(client, seed)
+                    except AssertionError:
+                        break
+                else:
+                    pytest.fail(f"nothing tells {name} from the real one")
