@@ -42,7 +42,7 @@ WATCH = {"type": "file_watch", "id": "w", "path": "x"}
         (FileReplace, {"files": "x", "pattern": "a", "replacement": "b"}),
         (FileReplace, {"files": ["x"], "pattern": "a"}),
         (FileBatch, {"files": [{"path": "x"}]}),
-        (FileLink, {"path": "x", "archive_format": "tar"}),
+        (FileLink, {"path": "x", "archive_format": "zip"}),
         (FileWatch, WATCH | {"type": "exec_start"}),
         (FileWatch, WATCH | {"timeout_secs": 0}),
         (FileWatch, WATCH | {"id": ""}),

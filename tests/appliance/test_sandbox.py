@@ -41,7 +41,7 @@ def test_a_sandbox_is_the_same_after_it_was_written() -> None:
         attachments=[Attachment("vat_1", "vol_1", ("a", "b"), ("c",), 1.0, 2.0, "code", "text")],
     )
     again = from_document(json.loads(json.dumps(to_document(sandbox))))
-    passing = {"deadline", "last_activity", "calls", "lock"}
+    passing = {"deadline", "last_activity", "calls", "lock", "ports"}
     for field in dataclasses.fields(Sandbox):
         if field.name not in passing:
             assert getattr(again, field.name) == getattr(sandbox, field.name), field.name
