@@ -41,7 +41,7 @@ def test_both_children_are_told_the_same(tmp_path: Path) -> None:
     assert plane.reserved_ports == (3000, 3001)
     assert (edge.wake.window, edge.listen.workers) == (7.0, 2)
     assert plane.isolation == "shared"
-    apart = Shared(replace(OPTIONS, isolation="netns")).for_control_plane()
+    apart = Shared(replace(OPTIONS, isolation="netns")).for_control_plane(edge.redis)
     assert read_config(json.dumps(apart)).isolation == "netns"
     assert edge.log.access == str(Path("data/access.log").resolve())
     assert edge.redis.url is None and plane.redis == edge.redis
