@@ -9,17 +9,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "troubles.md").read_text()
+NAME = re.compile(r"`((?!tests/)[a-z_/]+/test_[a-z_]+\.py)(?:::(test_\w+))?`")
+NAMED = NAME.findall(PAGE)
 ROWS = [
     line
     for line in PAGE.splitlines()
     if line.startswith("| ") and not line.startswith(("| trouble", "|---"))
 ]
-NAMED = re.findall(r"`((?:[a-z_]+/)+test_[a-z_]+\.py)(?:::(test_\w+))?`", "\n".join(ROWS))
 
 
 def test_every_row_names_a_test() -> None:
-    """One each, in the last column."""
-    assert len(ROWS) == len(NAMED) > 30
+    """One at least, in the last column."""
+    assert len(ROWS) > 30
+    assert not [row for row in ROWS if not NAME.search(row.rsplit("|", 2)[1])]
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)

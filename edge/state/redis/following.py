@@ -55,6 +55,8 @@ class Following:
         self._told = False
         self._delay = FIRST_LOOK
         self._followed_at: float | None = None
+        self.over_redis = False
+        """Whether the changes that are told are those in Redis. What is read there is no older than they are only then."""
 
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
@@ -75,14 +77,18 @@ class Following:
     async def _over_redis(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         await self._say_alive()
         said = self._clock()
-        async with aclosing(self._changes.follow(again=again)) as events:
-            async for event in events:
-                if isinstance(event, Heartbeat):
-                    self._heard()
-                if self._clock() - said > SAY_ALIVE:
-                    await self._say_alive()
-                    said = self._clock()
-                yield event
+        self.over_redis = True
+        try:
+            async with aclosing(self._changes.follow(again=again)) as events:
+                async for event in events:
+                    if isinstance(event, Heartbeat):
+                        self._heard()
+                    if self._clock() - said > SAY_ALIVE:
+                        await self._say_alive()
+                        said = self._clock()
+                    yield event
+        finally:
+            self.over_redis = False
 
     def _heard(self) -> None:
         """Redis is being followed, and nothing is missing."""
@@ -127,12 +133,23 @@ class Following:
                 return
 
     async def _redis_is_back(self) -> bool:
+        """Whether it can be followed, and the publisher counts us among the living.
+
+        Until then we stay with the control plane, which else would not ask us before a pause for inactivity.
+        """
+        beats = 0
         try:
             async with aclosing(self._changes.follow(again=True)) as events:
                 async for event in events:
-                    if isinstance(event, Heartbeat):
-                        await self._say_alive()  # reading alone will not do
+                    if not isinstance(event, Heartbeat):
+                        continue
+                    if beats == 0:
+                        await self._say_alive()
+                    # Before each heartbeat the publisher asks who is alive. The first one after our word may
+                    # have been asked for before it, the second one not.
+                    if beats == 2:
                         return True
+                    beats += 1
         except Unavailable:
             pass
         return False

@@ -170,7 +170,7 @@ class RedisStatePort:
     @property
     def _believed(self) -> bool:
         """Whether what Redis holds is what the control plane has said, up to a moment ago."""
-        beaten = self._changes.beaten_at
+        beaten = self._changes.beaten_at if self._following.over_redis else None
         return beaten is not None and self._clock() - beaten <= BELIEVED
 
     async def _read(self, kind: str, record_id: str, parse: Callable[[bytes], R]) -> R | None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from edge.core.records import State
+from edge.state.port import Heartbeat, Unavailable
 from edge.state.redis import Publisher, RedisStatePort, port
 from edge.state.redis.changes import Changes, Shard
 from edge.state.redis.connect import RedisGone
+from edge.state.redis.following import Following
 from edge.state.redis.lease import Lease
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
@@ -63,7 +66,7 @@ def _handed_over(seed: int, parts: Parts) -> list[str]:
     ).complaints
 
 
-STORM = _complaints("all", storm, 3)
+STORM, LOSSY = _complaints("all", storm, 3), _complaints("lossy", storm, 3)
 WAKE = _complaints("calm", wake, 3)
 QUIET = _complaints("calm", lambda world: storm(world, strikes=0), 3)
 GARBLED = _complaints("garbled", lambda world: endings(world, redis=False))
@@ -126,6 +129,28 @@ class BelievesForEver(RedisStatePort):
     @property
     def _believed(self) -> bool:
         return True
+
+
+class BelievesWhatItDoesNotFollow(RedisStatePort):
+    """Redis is read while the control plane's own changes are followed, which may be ahead of it."""
+
+    @property
+    def _believed(self) -> bool:
+        beaten = self._changes.beaten_at
+        return beaten is not None and self._clock() - beaten <= port.BELIEVED
+
+
+async def _goes_back_uncounted(self: Following) -> bool:
+    """One heartbeat and a word of its own are enough for an edge to leave the control plane."""
+    try:
+        async with aclosing(self._changes.follow(again=True)) as events:
+            async for event in events:
+                if isinstance(event, Heartbeat):
+                    await self._say_alive()
+                    return True
+    except Unavailable:
+        pass
+    return False
 
 
 class GivesUp(Publisher):
@@ -260,6 +285,15 @@ MUTANTS: dict[str, Mutant] = {
         "no_revoked_grant_past_the_bound",
         Parts(port=BelievesForEver),
     ),
+    "Redis is read while something else is followed": Mutant(
+        LOSSY, "what_was_heard_is_believed", Parts(port=BelievesWhatItDoesNotFollow), first=15
+    ),
+    "back to Redis before the publisher counts us": Mutant(
+        LOSSY,
+        "a_barrier_cuts_nothing",
+        patch=(Following, "_redis_is_back", _goes_back_uncounted),
+        first=830,
+    ),
     "another server need not have it all": Mutant(
         _endings("failed over", known=0.0),
         "what_was_heard_is_believed",
@@ -295,7 +329,7 @@ MUTANTS: dict[str, Mutant] = {
         STORM, "one_incarnation_per_wake", Parts(plane=ResumesWhateverItIs)
     ),
     "a control plane that starts thinks that there are no edges": Mutant(
-        STORM, "a_barrier_cuts_nothing", patch=(control, "REJOINING", 0.0), first=70
+        STORM, "a_barrier_cuts_nothing", patch=(control, "REJOINING", 0.0), first=195
     ),
 }
 
@@ -304,7 +338,7 @@ def _caught(mutant: Mutant) -> Iterator[tuple[int, str]]:
     with pytest.MonkeyPatch.context() as patch:
         if mutant.patch is not None:
             patch.setattr(*mutant.patch)
-        for seed in range(mutant.first, mutant.first + 60):
+        for seed in range(mutant.first, mutant.first + 150):
             for complaint in mutant.history(seed, mutant.parts):
                 if complaint.startswith(mutant.caught_by):
                     yield seed, complaint

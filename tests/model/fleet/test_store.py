@@ -41,7 +41,8 @@ class Twins:
     def __init__(self, client: Redis, rng: random.Random) -> None:
         self.client = client
         self.rng = rng
-        self.store = Store("0", lambda: int(time.time() * 1000))
+        self.now = int(time.time() * 1000)
+        self.store = Store("0", lambda: self.now)
         self.known: list[tuple[bytes, bytes]] = [(b"0-0", b"0-0")]
         """Ids that were answered: of the server, of the store."""
         self.epochs: dict[bytes, bytes] = {b"0": b"0"}
@@ -49,7 +50,7 @@ class Twins:
     async def script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> None:
         """One call. Arguments may be pairs: of the server, of the store."""
         if name == "BEGIN":
-            await asyncio.sleep(0.003)  # each epoch is a millisecond of its own, on both
+            await self.next_millisecond()
         real = [one[0] if isinstance(one, tuple) else one for one in arguments]
         ours = [one[1] if isinstance(one, tuple) else one for one in arguments]
         try:
@@ -61,6 +62,16 @@ class Twins:
         except WrongType:
             answer = "an error"
         assert self.same(expected, answer), (name, keys, real, expected, answer)
+
+    async def next_millisecond(self) -> None:
+        """Each epoch is a time of its own, on both: by the server's clock, which goes in steps."""
+        latest = max(int(epoch) for pair in self.epochs.items() for epoch in pair)
+        while True:
+            seconds, micros = await self.client.time()
+            self.now = seconds * 1000 + micros // 1000
+            if self.now > latest + 1:
+                return
+            await asyncio.sleep(0.001)
 
     def same(self, real: Any, ours: Any) -> bool:
         """Whether two answers are the same but for the names of epochs."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from world import CATALOG, SERVED, WAKE, Notes
+from world import SERVED, WAKE, Notes
 from world import Edge as LoneEdge
 
 from edge.core.records import GrantRecord, SandboxRecord
@@ -23,6 +23,7 @@ from edge.wake.wakes import Wakes
 from tests.model.fleet import invariants
 from tests.model.fleet.actors import Actor, ActorLoop
 from tests.model.fleet.control import SETTINGS, ControlPort, Plane
+from tests.model.fleet.invariants import CATALOG
 from tests.model.fleet.network import CALM, Network, Stream, Weather
 from tests.model.fleet.servers import SERVERS, Servers
 
