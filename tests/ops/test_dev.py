@@ -359,7 +359,7 @@ def test_a_fleet_on_a_laptop(fleet: Dev, request: pytest.FixtureRequest) -> None
     for number in (1, 2, 3):
         fleet.until(lambda number=number: at(fleet, number, url)[0] == 200)
         admin = fleet.row(f"edge-{number}").partition("(admin ")[2].removesuffix(")")
-        assert fetch(admin + "/readyz")[0] == 200
+        fleet.until(lambda admin=admin: fetch(admin + "/readyz")[0] == 200)
     fleet.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
     assert at(fleet, 3, url)[0] == 200
     fleet.until(lambda: f"edge-3 woke {sandbox} for GET /" in fleet.out)

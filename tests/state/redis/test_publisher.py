@@ -125,6 +125,7 @@ async def test_what_the_control_plane_has_forgotten_is_not_believed(fleet: Fleet
     fleet.renew()
     fleet.start()
     await edge.until(lambda: Resync in map(type, edge.events[seen:]))
+    fleet.control.asked.clear()
     assert await edge.port.sandbox(BOX.id) is None
     assert fleet.control.asked == [BOX.id]
 
