@@ -174,6 +174,8 @@ class Route:
                         self._restart()
                         return
                 self._give_up(outcome)
+                # Whoever comes while nobody waits has not had anybody asked on its behalf.
+                asked_anew = asked_anew and bool(self._queue)
                 await asyncio.sleep(step * random.uniform(0.75, 1.25))
                 step = min(step * 2, _LONGEST_STEP)
         finally:

@@ -108,6 +108,20 @@ async def test_a_stale_route_is_resolved_again(stage: Stage) -> None:
     assert stage.plane.asked == {"sandbox": 2, "grant": 1, "resume": 0}
 
 
+async def test_whoever_comes_after_the_others_gave_up_is_asked_for_too(
+    make_stage: MakeStage,
+) -> None:
+    """The port is still being dialed for those who have left; that the route was true then is no news."""
+    stage = await make_stage(wake={"refused_retry": 0.3})
+    old, new = await stage.app(listening=False), await stage.app()
+    box = stage.sandbox(old)
+    assert (await stage.ask(box.get("/old"))).status == 502
+    stage.plane.upstreams[box.id] = Upstream("127.0.0.1", {PORT: new.port})
+    stage.plane.begin_incarnation(box.id, tell=False)
+    assert (await stage.ask(box.get("/new"))).status == 200
+    assert len(new.requests) == 1
+
+
 async def test_a_stale_route_to_a_sleeper_wakes_it(stage: Stage) -> None:
     """The sandbox was paused and the news is lost: the refused request wakes it, once."""
     old, new = await stage.app(), await stage.app()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -289,6 +290,8 @@ def _why(error: BaseException) -> str:
                 return "the user may not do this (config/redis.acl has what it takes)"
             case ConnectionRefusedError():
                 return "nobody listens there"
+            case socket.gaierror():
+                return "its host name cannot be resolved"
         cause = cause.__cause__ or cause.__context__
     return type(error).__name__
 

@@ -48,10 +48,17 @@ async def test_scripts_streams_and_positions(valkey: Valkey, connect) -> None:
     assert await connection.run_all(echo, [(["k"], [n]) for n in range(3)]) == [b"0", b"1", b"2"]
 
 
-async def test_nobody_there(connect) -> None:
-    """Refused."""
-    with pytest.raises(RedisGone):
-        await connect("redis://127.0.0.1:1/0").run(PING, [])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("127.0.0.1:1", "nobody listens there"),
+        ("nobody.invalid", "its host name cannot be resolved"),
+    ],
+)
+async def test_nobody_there(connect, place: str, why: str) -> None:
+    """Refused at once, or no such host (RFC 6761 section 6.4); said in words."""
+    with pytest.raises(RedisGone, match=why):
+        await connect(f"redis://{place}/0", timeout=20).run(PING, ["k"])
 
 
 async def test_a_server_that_hangs(valkey: Valkey, connect) -> None:
