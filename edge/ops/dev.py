@@ -10,11 +10,12 @@ control plane itself.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edge.core.settings import RedisSettings
@@ -31,6 +32,8 @@ CONTROL_PLANE = (sys.executable, "-m", "edge.appliance", "--config", "-")
 EDGE = (sys.executable, "-m", "edge", "serve", "--tied", "--config")
 
 CONTROL_PLANE_NAME = "control plane"
+SETTINGS = "settings"
+"""Where in the data directory the edges' settings files are while they run: for `token inspect`, for one."""
 
 _PRIVATE = OWN_VARIABLES | {CONFIG_VARIABLE, "NULLSPACE_API_KEY"}
 
@@ -129,13 +132,13 @@ class Dev:
 
     async def _start_edges(self, api_port: int) -> list[tuple[int, int]]:
         """Start them all at once; where each listens, for traffic and for admins."""
-        with tempfile.TemporaryDirectory(prefix="preview-edge-") as folder:
-            edges = []
-            for number in range(self._options.edges):
-                file = self._shared.write_for_edge(Path(folder), api_port, self._environ, number)
-                name = f"edge-{number + 1}" if self._options.edges > 1 else "edge"
-                edges.append(await self._child(name, (*EDGE, str(file))))
-            said = [await edge.heard("listening") for edge in edges]
+        folder = self._kept.enter_context(_settings_folder(self._options.data_dir))
+        edges = []
+        for number in range(self._options.edges):
+            file = self._shared.write_for_edge(folder, api_port, self._environ, number)
+            name = f"edge-{number + 1}" if self._options.edges > 1 else "edge"
+            edges.append(await self._child(name, (*EDGE, str(file))))
+        said = [await edge.heard("listening") for edge in edges]
         return [(_port(one), _port(one, "admin_port")) for one in said]
 
     async def _child(self, name: str, command: Sequence[str]) -> Child:
@@ -202,6 +205,21 @@ class Dev:
             child.signal(signal.SIGTERM)
             if child.name != CONTROL_PLANE_NAME:
                 asyncio.get_running_loop().call_later(INSISTENCE, child.signal, signal.SIGKILL)
+
+
+@contextmanager
+def _settings_folder(data_dir: Path) -> Iterator[Path]:
+    """A directory for this run alone; one that a killed run has left is emptied. Raises `StartError`."""
+    folder = data_dir / SETTINGS
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as e:
+        raise StartError(f"{folder} cannot be made: {e.strerror}; move it away") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _how(child: Child) -> str:

@@ -119,6 +119,17 @@ def test_the_first_screen_is_true(dev: Dev) -> None:
     assert dev.row("preview").startswith("http://") and ".localhost:" in dev.row("preview")
 
 
+def test_commands_that_want_the_edges_settings_find_them(dev: Dev) -> None:
+    """`token inspect` beside it; the file is for its owner alone, as long as it runs."""
+    file = dev.folder / dev.row("data") / "settings" / "edge-1.toml"
+    assert file.stat().st_mode & 0o077 == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "token", "inspect", "--config", str(file)],
+        input=dev.row("preview"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.needs_tool("curl")
 def test_each_of_the_three_commands_works(dev: Dev) -> None:
     """Pause it, wake it (the counter is intact, one line tells of it), ask for it with the client."""
