@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import socket
@@ -11,6 +12,12 @@ _LOWEST = 10_000
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _claims: list[socket.socket] = []
+
+
+@atexit.register
+def _give_back() -> None:
+    for claim in _claims:
+        claim.close()
 
 
 def free_port() -> int:
