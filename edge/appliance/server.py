@@ -184,7 +184,7 @@ def _own(data_dir: Path) -> int:
     except OSError:
         os.close(lock)
         raise StartError(
-            f"{data_dir} is in use by another control plane; stop it or choose another directory"
+            f"{data_dir} is in use by another control plane; stop it or choose another data directory"
         ) from None
     return lock
 

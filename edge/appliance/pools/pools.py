@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge.appliance.pools.checkout import COLD, Checkout, checked_out, mismatches, unpoolable
@@ -158,11 +158,11 @@ class Pools:
         if mode == "bypass":
             return checked_out(wanted, mode, None)
         place, why = None, _obstacle(wanted, pool)
-        if not why:
+        if why is None:
             assert pool is not None
             place = await pool.stock.claim((asked.wait_ms or 0) / 1000, gone)
         if place is None and (mode == "require" or gone()):
-            raise unavailable(**why)
+            raise why or unavailable()
         return checked_out(wanted, mode, place)
 
     # --- Within --------------------------------------------------------------------------------------
@@ -214,9 +214,18 @@ class Pools:
             self._deleted.remove(pool)
 
 
-def unavailable(**why: object) -> ApiError:
-    """409 ``warm_pool_unavailable``. ``reason`` in its details; by default, that none is ready."""
-    return ApiError(WARM_POOL_UNAVAILABLE, details={"reason": "no_ready_instance"} | why)
+def unavailable(reason: str = "no_ready_instance", fields: Sequence[str] = ()) -> ApiError:
+    """409 ``warm_pool_unavailable``. The message names the fields, too: many show nothing but that."""
+    if not fields:
+        return ApiError(WARM_POOL_UNAVAILABLE, details={"reason": reason})
+    message = f"{_SAID[reason]} {', '.join(fields)}."
+    return ApiError(WARM_POOL_UNAVAILABLE, message, {"reason": reason, "fields": [*fields]})
+
+
+_SAID = {
+    "not_poolable": "No warm pool has sandboxes with",
+    "mismatch": "The warm pool's sandboxes differ in",
+}
 
 
 def refuse_unpoolable(wanted: Create) -> None:
@@ -226,15 +235,15 @@ def refuse_unpoolable(wanted: Create) -> None:
     """
     pool = wanted.warm_pool
     if pool is not None and pool.mode == "require" and (fields := unpoolable(wanted)):
-        raise unavailable(reason="not_poolable", fields=fields)
+        raise unavailable("not_poolable", fields)
 
 
-def _obstacle(wanted: Create, pool: Pool | None) -> dict[str, object]:
-    """Why no instance of this pool will do, now or later; empty if one would."""
+def _obstacle(wanted: Create, pool: Pool | None) -> ApiError | None:
+    """Why no instance of this pool will do, now or later; None if one would."""
     if fields := unpoolable(wanted):
-        return {"reason": "not_poolable", "fields": fields}
+        return unavailable("not_poolable", fields)
     if pool is None or not pool.enabled:
-        return {"reason": "no_ready_instance"}
+        return unavailable()
     if fields := mismatches(wanted, pool.standing.definition):
-        return {"reason": "mismatch", "fields": fields}
-    return {}
+        return unavailable("mismatch", fields)
+    return None

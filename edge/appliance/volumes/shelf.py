@@ -92,7 +92,7 @@ class Volumes:
         """Raises `ApiError` (not_found, which is what the published client knows)."""
         volume = self._volumes.get(volume_id)
         if volume is None:
-            raise ApiError(NOT_FOUND, "There is no such volume.")
+            raise ApiError(NOT_FOUND, "There is no volume with this id; lists show the ids.")
         return volume
 
     def named(self, name: str) -> Volume:

@@ -277,6 +277,7 @@ async def test_require_refuses_what_no_instance_can_be(
     assert (status, error["code"], error["retryable"]) == (409, "warm_pool_unavailable", False)
     assert error["details"]["reason"] in ("not_poolable", "mismatch")
     assert set(more) & {*error["details"]["fields"]}
+    assert set(more) & {*error["error"].rstrip(".").replace(",", "").split()}
     assert len(_instances(service, pool)) == 1
 
 
