@@ -107,7 +107,7 @@ class Watch:
                 self._seen = cursor if self._seen is None else max(self._seen, cursor)
                 self._sink.hear_change(record)
             case Resync(cursor):
-                self._doubt("the control plane cannot replay", cursor)
+                self._doubt("changes may have been missed, all is asked for anew", cursor)
             case Heartbeat(cursor):
                 self._hear_heartbeat(cursor)
         self._greeted = True
