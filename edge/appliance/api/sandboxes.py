@@ -22,6 +22,7 @@ from edge.appliance.api.http import (
     sandbox_id,
     whole,
 )
+from edge.appliance.bodies import parse, read_json
 from edge.appliance.idempotency import Keep
 from edge.appliance.lifecycle import published
 from edge.appliance.parts import Parts
@@ -33,7 +34,7 @@ from edge.appliance.problems import (
     ApiError,
     invalid,
 )
-from edge.appliance.requests import DEFAULT_TIMEOUT_MS, Create, SetTimeout, parse, read_json
+from edge.appliance.requests import DEFAULT_TIMEOUT_MS, Create, SetTimeout
 from edge.appliance.sandbox import Plan, Sandbox, Setup
 from edge.appliance.snapshots.copier import Pattern
 from edge.appliance.views import SANDBOX_FIELDS, Json, pause_view, sandbox_view
