@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from asyncio.trsock import TransportSocket
 
 
 async def join(inner: socket.socket, outer: socket.socket, open_ends: set[End]) -> None:
@@ -23,8 +24,7 @@ async def join(inner: socket.socket, outer: socket.socket, open_ends: set[End]) 
         for sock in left:
             reset(sock)
         for end in ends:
-            if end.transport is not None:
-                end.transport.abort()
+            end.cut()
         raise
 
 
@@ -49,7 +49,7 @@ class End(asyncio.Protocol):
         if first.transport is None:
             transport.pause_reading()
         elif first.lost:
-            transport.abort()
+            self.cut()
         else:
             transport.writelines(first.early)
             first.early.clear()
@@ -92,9 +92,16 @@ class End(asyncio.Protocol):
         if self.peer.transport is None:
             return
         if error is not None or not self.finished:
-            self.peer.transport.abort()
+            self.peer.cut()
         else:
             self.peer.transport.close()
+
+    def cut(self) -> None:
+        """End it at once, and so that the other side does not take it for the end of what was sent."""
+        if self.transport is not None:
+            # An abort alone is seen as an ordinary end, unless something was left unread.
+            _reset_at_close(self.transport.get_extra_info("socket"))
+            self.transport.abort()
 
 
 async def _carry(end: End, sock: socket.socket) -> None:
@@ -103,8 +110,12 @@ async def _carry(end: End, sock: socket.socket) -> None:
 
 def reset(sock: socket.socket) -> None:
     """Close it so that the other side knows that nobody was there."""
+    _reset_at_close(sock)
+    sock.close()
+
+
+def _reset_at_close(sock: socket.socket | TransportSocket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
-        pass  # A transport had it, and has closed it.
-    sock.close()
+        pass  # It is closed already.

@@ -99,8 +99,7 @@ class Relay:
         self._doors.clear()
         await self._scope.close()
         for end in tuple(self._ends):
-            if end.transport is not None:
-                end.transport.abort()
+            end.cut()
 
     # --- Who listens inside ---------------------------------------------------------------------------
 

@@ -61,6 +61,19 @@ async def test_each_way_ends_by_itself(joined: Joined) -> None:
     await until(lambda: not joined.open)
 
 
+@pytest.mark.parametrize("first", ["client", "app"])
+async def test_a_reset_is_passed_on(joined: Joined, first: str) -> None:
+    """From either side, as a reset and not as an end."""
+    await join(joined.inner, joined.outer, joined.open)
+    one, other = joined.client, joined.app
+    if first == "app":
+        one, other = other, one
+    reset(one)
+    with pytest.raises(ConnectionResetError):
+        await joined.read(other)
+    await until(lambda: not joined.open)
+
+
 async def test_nothing_is_left_of_a_join_that_fails(joined: Joined) -> None:
     """The socket that could not be joined takes the other one with it."""
     joined.outer.close()
