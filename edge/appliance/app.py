@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 
 from edge.appliance.api import (
+    creates,
     description,
     files,
     internal,
@@ -63,7 +64,18 @@ def build_app(the_parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_answered])
     app[PARTS] = the_parts
     app[description.DESCRIPTION] = description.Description(app)
-    public = (open_routes, sandboxes, pools, exec_api, sockets, files, transfer, uploads, previews)
+    public = (
+        open_routes,
+        creates,
+        sandboxes,
+        pools,
+        exec_api,
+        sockets,
+        files,
+        transfer,
+        uploads,
+        previews,
+    )
     beside = (lifecycle, lifecycle_streams, description, internal, operator)
     for module in (*public, metrics, snapshots, volumes, *beside):
         for method, path, handler in module.ROUTES:

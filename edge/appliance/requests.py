@@ -7,19 +7,13 @@ Unknown keys are ignored, because newer clients may say more; types are strict, 
 from __future__ import annotations
 
 import base64
-import json
-import math
 import re
-from collections import Counter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from edge.appliance.problems import invalid
 from edge.appliance.volumes.requests import VolumeMount
-
-DEPTH = 64
-"""How deep JSON may be nested; beyond, walking it would exhaust the stack somewhere."""
 
 DEFAULT_TIMEOUT_MS = 300_000
 LONGEST_TIMEOUT_MS = 30 * 24 * 3600 * 1000
@@ -35,8 +29,6 @@ LONGEST_REASON = 500
 _HOST = re.compile(
     r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
 )
-
-B = TypeVar("B", bound=BaseModel)
 
 
 def _plain(text: str) -> str:
@@ -260,93 +252,3 @@ class Readiness(Body):
 def lifetime(asked: int | None) -> int:
     """Seconds that preview tokens live."""
     return DEFAULT_TTL if asked is None else min(max(asked, SHORTEST_TTL), LONGEST_TTL)
-
-
-def parse(model: type[B], body: bytes) -> B:
-    """The body as a model; an empty body is an empty object. Raises `ApiError` (invalid_request)."""
-    return validated(model, parse_object(body))
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The body as an object; an empty body is an empty one. Raises `ApiError` (invalid_request)."""
-    document = read_json(body or b"{}")
-    if not isinstance(document, dict):
-        raise invalid("The body must be a JSON object.")
-    return document
-
-
-def validated(model: type[B], document: dict[str, Any]) -> B:
-    """An object as a model. Raises `ApiError` (invalid_request)."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as e:
-        raise invalid(_first(e)) from None
-
-
-def read_json(text: bytes | str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, no infinity, nested at most `DEPTH` deep, and no key twice, because
-    readers do not agree on which of both counts.
-
-    Raises `ApiError` (invalid_request).
-    """
-    try:
-        if isinstance(text, bytes):
-            # json.loads would also guess UTF-16 and UTF-32.
-            text = text.decode("utf-8")
-        document = json.loads(
-            text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once
-        )
-    except RecursionError:
-        raise invalid(f"The JSON is nested more than {DEPTH} deep.") from None
-    except _Twice as e:
-        raise invalid(f"The key {e.key[:100]!r} is there twice in one object.") from None
-    except ValueError:
-        raise invalid("The body is not JSON in UTF-8.") from None
-    if _deeper_than(document, DEPTH):
-        raise invalid(f"The JSON is nested more than {DEPTH} deep.")
-    return document
-
-
-class _Twice(Exception):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _Twice(counts.most_common(1)[0][0])
-    return found
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("too large a number")
-    return number
-
-
-def _deeper_than(document: Any, depth: int) -> bool:
-    layer = [document]
-    for _ in range(depth):
-        inner = [list(x.values()) if isinstance(x, dict) else x for x in layer if _nested(x)]
-        if not inner:
-            return False
-        layer = [child for children in inner for child in children]
-    return any(map(_nested, layer))
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"]))[:200]
-    return f"{where + ': ' if where else ''}{first['msg']}"

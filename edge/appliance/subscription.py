@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edge.appliance.bodies import read_json, validated
 from edge.appliance.events import EventFilter, EventLog, LifecycleEvent, Operation, Status
 from edge.appliance.problems import TOO_MANY_STREAMS, ApiError
-from edge.appliance.requests import Body, Text, read_json, validated
+from edge.appliance.requests import Body, Text
 
 REPLAY = 100
 """Events a new stream begins with, where it does not say."""

@@ -166,7 +166,10 @@ class Transitions:
         lost.
         """
         snapshot_id = f"snap_{secrets.token_hex(8)}"
-        emit = self._events_of(sandbox, cause, snapshot_id)
+
+        def emit(operation: Operation, status: Status, **more: Any) -> None:
+            self.emit(sandbox, operation, status, cause, snapshot_id=snapshot_id, **more)
+
         emit(Operation.HIBERNATE, Status.REQUESTED)
         try:
             size = await self._runtime.freeze(sandbox.id)
@@ -179,7 +182,8 @@ class Transitions:
         sandbox.timeout_at = sandbox.deadline = None
         self.move(sandbox, Event.FROZEN)
         emit(Operation.HIBERNATE, Status.SUCCEEDED)
-        emit(Operation.SNAPSHOT_CREATED, Status.SUCCEEDED, {"created_via": "hibernate"})
+        told = {"created_via": "hibernate"}
+        emit(Operation.SNAPSHOT_CREATED, Status.SUCCEEDED, metadata=told)
         return snapshot
 
     async def thaw(self, sandbox: Sandbox, cause: Cause) -> None:
@@ -207,12 +211,11 @@ class Transitions:
         sandbox.snapshot = None
         self._begin(sandbox, Event.THAWED)
         self._advance(sandbox)
-        self._emit(
+        self.emit(
+            sandbox,
             Operation.RESUME_FROM_SNAPSHOT,
             Status.SUCCEEDED,
-            sandbox_id=sandbox.id,
-            actor=cause.actor,
-            reason=cause.reason,
+            cause,
             snapshot_id=snapshot.id,
             source_sandbox_id=sandbox.id,
             target_sandbox_id=sandbox.id,
@@ -260,25 +263,23 @@ class Transitions:
             yield
 
     def emit(
-        self,
-        sandbox: Sandbox,
-        operation: Operation,
-        status: Status,
-        cause: Cause,
-        *,
-        metadata: dict[str, object] | None = None,
-        **more: Any,
+        self, sandbox: Sandbox, operation: Operation, status: Status, cause: Cause, **more: Any
     ) -> None:
-        """A lifecycle event about it; ``more`` as in `EventLog.emit`."""
-        self._emit(
-            operation,
-            status,
-            sandbox_id=sandbox.id,
-            actor=cause.actor,
-            reason=cause.reason,
-            metadata=metadata,
-            **more,
-        )
+        """A lifecycle event about it; ``more`` as in `EventLog.emit`.
+
+        What has happened has happened, whether or not its event can be written.
+        """
+        try:
+            self._events.emit(
+                operation,
+                status,
+                sandbox_id=sandbox.id,
+                actor=cause.actor,
+                reason=cause.reason,
+                **more,
+            )
+        except StoreError as e:
+            self._log("event_not_written", sandbox=sandbox.id, error=str(e))
 
     def postpone(self, sandbox: Sandbox) -> None:
         """From pausing back to running; a timeout that could do nothing must not be due again at once."""
@@ -306,13 +307,6 @@ class Transitions:
         self._feed.publish(sandbox.record())
         for callback in self._listeners:
             callback(sandbox)
-
-    def _emit(self, operation: Operation, status: Status, **said: Any) -> None:
-        """What has happened has happened, whether or not its event can be written."""
-        try:
-            self._events.emit(operation, status, **said)
-        except StoreError as e:
-            self._log("event_not_written", sandbox=said["sandbox_id"], error=str(e))
 
     async def _unfreeze(self, sandbox: Sandbox) -> None:
         """Some processes may be frozen already: let them run on, as if nothing had been tried."""
@@ -347,31 +341,8 @@ class Transitions:
         # A refusal of ours says all there is to say in its own words.
         what = str(error) if isinstance(error, ApiError) else repr(error)
         self._log(code, sandbox=sandbox.id, error=what)
-        self._emit(
-            operation,
-            Status.FAILED,
-            sandbox_id=sandbox.id,
-            actor=cause.actor,
-            reason=cause.reason,
-            # Not any exception's own text: it may name paths of this machine.
-            error=(code, text),
-        )
-
-    def _events_of(self, sandbox: Sandbox, cause: Cause, snapshot_id: str) -> Callable[..., None]:
-        def emit(
-            operation: Operation, status: Status, metadata: dict[str, object] | None = None
-        ) -> None:
-            self._emit(
-                operation,
-                status,
-                sandbox_id=sandbox.id,
-                actor=cause.actor,
-                reason=cause.reason,
-                snapshot_id=snapshot_id,
-                metadata=metadata,
-            )
-
-        return emit
+        # Not any exception's own text: it may name paths of this machine.
+        self.emit(sandbox, operation, Status.FAILED, cause, error=(code, text))
 
 
 async def _nothing(_: Sandbox) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from edge.appliance.bodies import parse
 from edge.appliance.file_requests import (
     FileBatch,
     FileLink,
@@ -20,7 +21,6 @@ from edge.appliance.file_requests import (
     UploadCreate,
 )
 from edge.appliance.problems import ApiError
-from edge.appliance.requests import parse
 
 UPLOAD = {
     "kind": "file", "source_kind": "restartable_file", "target_path": "x", "content_length": 1,

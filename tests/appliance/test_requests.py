@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from edge.appliance.bodies import parse
 from edge.appliance.problems import ApiError
 from edge.appliance.requests import (
-    DEPTH,
     Create,
     Exec,
     ProxyTarget,
@@ -18,8 +18,6 @@ from edge.appliance.requests import (
     Signed,
     Switch,
     lifetime,
-    parse,
-    read_json,
 )
 
 NULLS = dict.fromkeys(
@@ -148,38 +146,6 @@ def test_hosts_that_may_mask_the_public_one(host: str) -> None:
     assert parse(Create, body).network.mask_request_host == host  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"{",
-        b"\xff\xfe{}",
-        "{}".encode("utf-16"),
-        b"[]",
-        b"null",
-        b'"text"',
-        b"NaN",
-        b'{"metadata": {"x": NaN}}',
-        b'{"metadata": {"x": Infinity}}',
-        b'{"metadata": {"x": 1e999}}',
-        b'{"metadata": {"x": ' + b"9" * 5000 + b"}}",
-        b'{"metadata": ' + b"[" * 100_000,
-        b'{"metadata": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}",
-        b'{"cwd": "\\ud800"}',
-        b'{"envs": {"A": "\\udfff"}}',
-    ],
-)
-def test_what_is_no_json_of_ours(body: bytes) -> None:
-    """Bad encodings, numbers beyond JSON, deep nesting and lone surrogates are 400."""
-    _refusal(Create, body)
-
-
-def test_depth_has_an_exact_end() -> None:
-    """As deep as allowed is read, one deeper is not."""
-    assert read_json("[" * DEPTH + "]" * DEPTH)
-    with pytest.raises(ApiError, match="nested"):
-        read_json("[" * (DEPTH + 1) + "]" * (DEPTH + 1))
-
-
 def test_metadata_may_be_any_json() -> None:
     """Values are kept as they are, unknown keys elsewhere are ignored."""
     metadata = {"a": [1, {"b": None}], "c": "\u2603", "d": 2**70, "e": 1.5}
@@ -260,11 +226,3 @@ def test_reasons_that_are_none(reason: object) -> None:
     """An operator's words are short text."""
     _refusal(Switch, json.dumps({"reason": reason}).encode())
     assert parse(Switch, b"").reason is None
-
-
-@pytest.mark.parametrize("text", ['{"a":1,"a":1}', '[{"b":{"a":null,"c":1,"a":2}}]'])
-def test_a_key_is_there_once(text: str) -> None:
-    """Which of two counts is not agreed on between readers, so both are refused, and the key is named."""
-    with pytest.raises(ApiError, match="'a' is there twice"):
-        read_json(text)
-    assert read_json('[{"a":1},{"a":{"a":2}}]') == [{"a": 1}, {"a": {"a": 2}}]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 
 import pytest
 from nullspace.types import (
-    FileInfo,
     LifecycleEvent,
     PreviewGrantInfo,
     PreviewProxyTarget,
@@ -25,7 +23,6 @@ from edge.appliance.audit import AuditEntry, Deed, Doer
 from edge.appliance.events import Actor, EventFilter, EventLog, Operation, Status
 from edge.appliance.grant import AuthMode, Grant
 from edge.appliance.minter import Preview, ProxyTarget, Way
-from edge.appliance.runtime import FileEntry
 from edge.appliance.sandbox import Plan, Sandbox, Snapshot
 from edge.appliance.store import Store
 from edge.appliance.views import (
@@ -34,7 +31,6 @@ from edge.appliance.views import (
     attachment_view,
     audit_view,
     event_view,
-    file_view,
     grant_view,
     host_view,
     preview_view,
@@ -161,20 +157,6 @@ def test_times_are_rfc3339_in_utc() -> None:
     """Microseconds and a Z."""
     assert rfc3339(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
     assert rfc3339(None) is None
-
-
-def test_a_file_of_any_time_and_kind_has_a_view() -> None:
-    """A process may set a time beyond the calendar, and make what the client has no type for."""
-    entry = FileEntry(
-        name="p", path="/workspace/p", is_dir=False, size=0, type="other", mode=0o600,
-        permissions="prw-------", owner="root", group="root", modified_time=0.0,
-    )  # fmt: skip
-    assert FileInfo(**file_view(entry)).modified_time == datetime(1970, 1, 1, tzinfo=UTC)
-    for time in (2.0**60, -(2.0**60), float("nan")):
-        assert FileInfo(**file_view(replace(entry, modified_time=time))).modified_time is None
-    assert FileInfo(**file_view(entry)).type == "file"
-    link = replace(entry, type="symlink", symlink_target="x")
-    assert FileInfo(**file_view(link)).symlink_target == "x"
 
 
 def test_volumes_and_attachments_fit_the_client() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import aiohttp
 
 from edge.core.records import State
-from tests.fleet.test_chaos import strike
 from tests.fleet.world import EDGES, Tally, World, ask
 from tests.flows.scriptedapp import ScriptedApp
 from tests.flows.stage import Preview
@@ -68,7 +67,7 @@ async def trouble(world: World, kind: str, rng: random.Random, ends: float) -> N
         victim, how = rng.choice([pair for pair in VICTIMS if pair[0].startswith(kind)])
         print(f"  {victim} {how}", flush=True)
         try:
-            await strike(world, victim, how)
+            await world.strike(victim, how)
         except OSError:
             continue  # what is to be flushed is not there
         await asyncio.sleep(rng.choice((0.1, 1, 3, 6)) * rng.uniform(0.5, 1.0))

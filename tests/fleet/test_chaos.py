@@ -47,17 +47,6 @@ async def test_a_thousand_requests_over_three_edges_wake_one_sandbox_once(
     )  # one, unless the machine is very slow
 
 
-async def strike(world: World, victim: str, how: str) -> None:
-    """Do it."""
-    if how == "flushed":
-        async with world.redis.client() as client:
-            await client.flushall()
-    elif how == "killed":
-        await asyncio.to_thread(world.kill, victim)
-    else:
-        world.freeze(victim)
-
-
 async def mend(world: World, victim: str, how: str, away: float = AWAY) -> None:
     """Undo it, a moment later: how long it is away is what is being tested."""
     if how != "flushed":
@@ -87,7 +76,7 @@ async def test_in_the_middle_of_a_wake(
     answers = await herd(world, box, HERD, tally, first="edge-2")
     name = f"{'the leading edge' if victim == 'edge-2' else victim} {how}, waking"
     struck = time.monotonic()
-    await strike(world, victim, how)
+    await world.strike(victim, how)
     if victim == "edge-2":
         await world.resuming(box, 2)  # somebody else takes over
         name += f", replaced {time.monotonic() - struck:.1f} s after"
@@ -144,7 +133,7 @@ async def test_while_sandboxes_run(
 
     visits = [asyncio.create_task(visit(name, n)) for name in EDGES for n in range(len(boxes))]
     struck = time.monotonic()
-    await strike(world, victim, how)
+    await world.strike(victim, how)
     await mend(world, victim, how)
     mended = time.monotonic()
     await world.whole()

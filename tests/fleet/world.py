@@ -100,6 +100,16 @@ class World:
         else:
             self._programs[name].__exit__()
 
+    async def strike(self, victim: str, how: str) -> None:
+        """Somebody is ``killed`` or ``stopped``, or Redis is ``flushed``."""
+        if how == "flushed":
+            async with self.redis.client() as client:
+                await client.flushall()
+        elif how == "killed":
+            await asyncio.to_thread(self.kill, victim)
+        else:
+            self.freeze(victim)
+
     async def undo(self, victim: str, how: str) -> None:
         """What was killed is begun again, what was stopped goes on."""
         if how == "killed":
@@ -211,7 +221,7 @@ class World:
     async def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for what other processes do."""
         async with asyncio.timeout(seconds):
-            while not holds():  # noqa: ASYNC110 - see above
+            while not holds():  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.01)
 
     async def resuming(self, box: Preview, calls: int = 1) -> None:

@@ -19,11 +19,11 @@ from edge.appliance.file_requests import (
     FileReplace,
     FileWrite,
 )
+from edge.appliance.file_views import file_view
 from edge.appliance.problems import invalid
 from edge.appliance.runtime import Replaced
 from edge.appliance.runtime import search as searching
 from edge.appliance.runtime.files import WorkTree
-from edge.appliance.views import file_view
 
 MAX_FILE = 64 << 20
 """Bytes of one file that is written or read as JSON."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 from aiohttp import hdrs, web
 from pydantic import BaseModel, SecretStr
 
+from edge.appliance.bodies import parse
 from edge.appliance.parts import PARTS, Parts
 from edge.appliance.problems import (
     PAYLOAD_TOO_LARGE,
@@ -21,7 +22,6 @@ from edge.appliance.problems import (
     ApiError,
     invalid,
 )
-from edge.appliance.requests import parse
 
 MAX_JSON = 1 << 20
 """Bytes of a body, except those that carry files."""

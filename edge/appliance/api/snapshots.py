@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from edge.appliance.api.http import answer, parts, query, sandbox_id
+from edge.appliance.bodies import read_json
 from edge.appliance.idempotency import Keep
 from edge.appliance.problems import invalid
-from edge.appliance.requests import read_json
 from edge.appliance.snapshots.snapshot import Copy
 from edge.appliance.views import Json, pause_view, sandbox_view, snapshot_view
 

@@ -22,6 +22,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from edge.appliance.api.exec import command_of
 from edge.appliance.api.faults import told
 from edge.appliance.api.http import MAX_JSON, parts, sandbox_id
+from edge.appliance.bodies import parse
 from edge.appliance.parts import Parts
 from edge.appliance.problems import (
     INTERNAL_ERROR,
@@ -31,7 +32,7 @@ from edge.appliance.problems import (
     ApiError,
     invalid,
 )
-from edge.appliance.requests import ExecConnect, ExecStart, Frame, Stdin, parse
+from edge.appliance.requests import ExecConnect, ExecStart, Frame, Stdin
 from edge.appliance.runtime import Stream
 from edge.appliance.views import Json
 from edge.core.errors import Blame

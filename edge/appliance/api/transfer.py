@@ -16,7 +16,9 @@ from edge.appliance.api.faults import told
 from edge.appliance.api.files import checked
 from edge.appliance.api.http import MAX_JSON, answer, parts, query, read, sandbox_id
 from edge.appliance.api.places import FOR_SANDBOXES, FOR_VOLUMES, files, place_id, used, volume_id
+from edge.appliance.bodies import parse
 from edge.appliance.file_requests import FileBatch, FileLink
+from edge.appliance.file_views import file_view
 from edge.appliance.problems import (
     NOT_IMPLEMENTED,
     PAYLOAD_TOO_LARGE,
@@ -24,10 +26,9 @@ from edge.appliance.problems import (
     ApiError,
     invalid,
 )
-from edge.appliance.requests import parse
 from edge.appliance.runtime import NoSuchSandbox, RuntimeFault
 from edge.appliance.runtime.staged import Staged
-from edge.appliance.views import Json, file_view
+from edge.appliance.views import Json
 
 MAX_STREAMED = 16 << 30
 """Bytes of one file that is streamed."""

@@ -11,12 +11,13 @@ from edge.appliance.api.faults import told
 from edge.appliance.api.http import answer, number, parts, read, read_body, sandbox_id
 from edge.appliance.api.places import files
 from edge.appliance.file_requests import UploadComplete, UploadCreate
+from edge.appliance.file_views import upload_view
 from edge.appliance.runtime import NoSuchSandbox, RuntimeFault
 from edge.appliance.runtime.files import WorkTree
 from edge.appliance.runtime.staged import Staged
 from edge.appliance.runtime.unpack import BadArchive, Unpacked, unpack
 from edge.appliance.uploads import PART_SIZE, Upload, upload_error
-from edge.appliance.views import Json, upload_view
+from edge.appliance.views import Json
 
 PIECE = 1 << 20
 """Bytes that are read at a time for the checksum of the whole."""

@@ -14,9 +14,9 @@ from aiohttp import WSMsgType, web
 
 from edge.appliance.api.http import parts, sandbox_id
 from edge.appliance.api.places import shown_root
+from edge.appliance.bodies import parse
 from edge.appliance.file_requests import FileWatch
 from edge.appliance.problems import ApiError, invalid
-from edge.appliance.requests import parse
 from edge.appliance.runtime import RuntimeFault
 from edge.appliance.runtime.watch import Seen, changes, look
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from edge.appliance.bodies import parse_object, validated
 from edge.appliance.problems import invalid
-from edge.appliance.requests import Body, CheckoutMode, Name, parse_object, validated
+from edge.appliance.requests import Body, CheckoutMode, Name
 
 MOST_READY = 100
 """Instances of one pool, and of all pools together: each is a process that waits."""

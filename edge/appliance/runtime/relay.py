@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 
+from edge.appliance.runtime.ends import End, join, reset
 from edge.appliance.runtime.interface import RuntimeFault
 from edge.appliance.runtime.namespace import listening
 from edge.appliance.tasks import Scope
@@ -99,8 +99,7 @@ class Relay:
         self._doors.clear()
         await self._scope.close()
         for end in tuple(self._ends):
-            if end.transport is not None:
-                end.transport.abort()
+            end.cut()
 
     # --- Who listens inside ---------------------------------------------------------------------------
 
@@ -147,31 +146,18 @@ class Relay:
 
     def enter(self, port: int, outer: socket.socket) -> None:
         """Somebody is at a door."""
-        self._scope.spawn(self._join(port, outer), name=f"relay {port}")
+        self._scope.spawn(self._let_in(port, outer), name=f"relay {port}")
 
-    async def _join(self, port: int, outer: socket.socket) -> None:
+    async def _let_in(self, port: int, outer: socket.socket) -> None:
         try:
             inner = await self._connect(port)
         except (OSError, RuntimeFault):
-            _reset(outer)
+            reset(outer)
             return
         except BaseException:
-            _reset(outer)
+            reset(outer)
             raise
-        ends = End(self._ends), End(self._ends)
-        ends[0].peer, ends[1].peer = ends[1], ends[0]
-        left = [inner, outer]
-        try:
-            for end in ends:
-                await _carry(end, left[-1])
-                left.pop()
-        except BaseException:
-            for sock in left:
-                _reset(sock)
-            for end in ends:
-                if end.transport is not None:
-                    end.transport.abort()
-            raise
+        await join(inner, outer, self._ends)
 
     async def _connect(self, port: int) -> socket.socket:
         """A connection inside. Raises OSError, `RuntimeFault`."""
@@ -260,79 +246,6 @@ class Door:
             self._relay.enter(self._port, outer)
 
 
-class End(asyncio.Protocol):
-    """One of the two connections: what comes in here goes out at its peer, as it is. FIN stays FIN, RST stays RST."""
-
-    peer: End
-
-    def __init__(self, ends: set[End]) -> None:
-        self._ends = ends
-        self.early: list[bytes] = []
-        self.transport: asyncio.Transport | None = None
-        self.finished = False
-        self.lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The first one waits for the other. It may be read nevertheless: older Pythons forget that it is paused."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self._ends.add(self)
-        first = self.peer
-        if first.transport is None:
-            transport.pause_reading()
-        elif first.lost:
-            transport.abort()
-        else:
-            transport.writelines(first.early)
-            first.early.clear()
-            if first.finished:
-                transport.write_eof()
-            first.transport.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        """Pass it on."""
-        if self.peer.transport is None:
-            self.early.append(data)
-        else:
-            self.peer.transport.write(data)
-
-    def pause_writing(self) -> None:
-        """Who is not read does not get more to read."""
-        if self.peer.transport is not None:
-            self.peer.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """There is room again."""
-        if self.peer.transport is not None:
-            self.peer.transport.resume_reading()
-
-    def eof_received(self) -> bool:
-        """One way is over; with the other one, all is."""
-        self.finished = True
-        if self.peer.transport is None:
-            return True
-        if self.peer.finished:
-            self.peer.transport.close()
-            return False
-        self.peer.transport.write_eof()
-        return True
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The other connection ends in the same way."""
-        self.lost = True
-        self._ends.discard(self)
-        if self.peer.transport is None:
-            return
-        if error is not None or not self.finished:
-            self.peer.transport.abort()
-        else:
-            self.peer.transport.close()
-
-
-async def _carry(end: End, sock: socket.socket) -> None:
-    await asyncio.get_running_loop().connect_accepted_socket(lambda: end, sock)
-
-
 def _bound() -> socket.socket:
     """A socket on a free port of loopback that does not listen. Raises OSError."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -352,12 +265,3 @@ def _bound() -> socket.socket:
         raise
     sock.close()
     raise OSError("no free port was found")
-
-
-def _reset(sock: socket.socket) -> None:
-    """Close it so that the other side knows that nobody was there."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    except OSError:
-        pass  # A transport had it, and has closed it.
-    sock.close()

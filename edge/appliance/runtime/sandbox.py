@@ -102,9 +102,8 @@ class Sandbox:
             text = _LATE.format(command.timeout_secs)
             raise ExecTimeout(text, stdout=stdout, stderr=stderr) from None
         except asyncio.CancelledError:
-            self._end(
-                started
-            )  # Nobody waits for its result any more, and nobody else could end it.
+            # Nobody waits for its result any more, and nobody else could end it.
+            self._end(started)
             raise
         finally:
             self._started.pop(started.number, None)

@@ -43,9 +43,6 @@ gone altogether; and edges need a moment to find the control plane instead."""
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
 
-LOST = b"lost"
-"""What a script says instead of an id, where the stream is not the one that is known."""
-
 _ENTRY_ID = re.compile(rb"(\d{1,18})-(\d{1,18})")
 
 Record = SandboxRecord | GrantRecord
@@ -165,7 +162,7 @@ class Publisher:
             ids = await self._connection.run_all(
                 scripts.PUBLISH, [self._call(record) for record in records]
             )
-            if LOST in ids:
+            if scripts.LOST in ids:
                 raise _Lost
             for key, record, entry_id in zip(keys, records, ids, strict=True):
                 if entry_id is not None:
@@ -205,7 +202,7 @@ class Publisher:
             for at, shard in enumerate(self._shards)
         ]
         ids = await self._connection.run_all(scripts.BEAT, calls)
-        if LOST in ids:
+        if scripts.LOST in ids:
             raise _Lost
         for shard, entry_id in zip(self._shards, ids, strict=True):
             shard.moves(entry_id)

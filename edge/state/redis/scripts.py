@@ -14,6 +14,9 @@ the client library has changed over to it without a word. Keys that hold somethi
 
 from __future__ import annotations
 
+LOST = b"lost"
+"""What `PUBLISH` and `BEAT` say instead of an id, where the stream is not the one that is known."""
+
 _LAST = """
 local function last(stream)
   local found = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edge.appliance.bodies import parse
 from edge.appliance.problems import ApiError
-from edge.appliance.requests import parse
 from edge.appliance.volumes.requests import VolumeCreate, VolumeMount
 
 

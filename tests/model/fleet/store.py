@@ -143,7 +143,7 @@ class Store:
         """`scripts.PUBLISH`."""
         kind, version, record, life, _most, epoch, number = said
         if not self._stands(keys[1], epoch, number):
-            return b"lost"
+            return scripts.LOST
         try:
             held = self.get(keys[0], dict)
         except WrongType:
@@ -168,7 +168,7 @@ class Store:
         """`scripts.BEAT`."""
         _most, epoch, number = said
         if not self._stands(keys[0], epoch, number) or self._text(keys[1]) != self.server:
-            return b"lost"
+            return scripts.LOST
         return self._append(keys[0], int(epoch), {b"b": b""})
 
     def read(self, keys: Sequence[str], said: list[bytes]) -> list[bytes | None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from world import SERVED
 
 from tests.model.fleet.invariants import REPLACED
 from tests.model.fleet.scenarios import Strike, outcome, run, wake
-from tests.model.fleet.world import SERVED, World
+from tests.model.fleet.world import World
 
 SEEDS = range(1 + int(os.environ.get("FUZZ_FACTOR", "1")))
 """With even ones edge-0 has the lease, with odd ones whoever comes first."""

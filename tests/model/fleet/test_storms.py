@@ -7,9 +7,10 @@ import random
 from collections import Counter
 
 import pytest
+from world import SERVED
 
 from tests.model.fleet.scenarios import WEATHERS, run, storm
-from tests.model.fleet.world import SERVED, World
+from tests.model.fleet.world import World
 
 FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
 FIRST = 1000 * random.randrange(1, 10**6) if FACTOR > 1 else 0

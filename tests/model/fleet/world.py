@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from world import SERVED, WAKE, Notes
+from world import WAKE, Notes
 from world import Edge as LoneEdge
 
 from edge.core.records import GrantRecord, SandboxRecord
@@ -324,6 +324,3 @@ async def settled(world: World) -> None:
                 for edge in world.edges
             ):
                 return
-
-
-__all__ = ["SERVED", "Coroutine"]
