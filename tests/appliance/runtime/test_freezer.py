@@ -202,6 +202,7 @@ async def test_a_cgroup_that_is_gone_is_done_without(
     if cgroup is not None:
         cgroup.remove()
     child = start("import time; time.sleep(90)", None)
+    await until(freezer.members)  # Its mark shows once it is what it was started as.
     assert freezer.freeze()
     assert scan()[child.pid].stopped
     freezer.thaw()
