@@ -67,6 +67,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         child.wait()
 
 
+async def shown(freezer: Freezer, *started: subprocess.Popen[bytes]) -> None:
+    """Until their marks show, which they do once they are what they were started as."""
+    pids = {child.pid for child in started}
+    await until(lambda: pids <= {process.pid for process in freezer.members()})
+
+
 PARENT = """
 import os, signal, time
 child = os.fork()
@@ -162,6 +168,7 @@ async def test_what_was_stopped_before_stays_stopped(
     """A job suspended by its user is as it was after a freeze and a thaw; the others go on."""
     suspended = start("import time; time.sleep(90)", cgroup)
     other = start("import time; time.sleep(90)", cgroup)
+    await shown(freezer, suspended, other)
     os.kill(suspended.pid, signal.SIGSTOP)
     await until(lambda: scan()[suspended.pid].stopped)
     assert freezer.freeze() and freezer.freeze()
@@ -202,7 +209,7 @@ async def test_a_cgroup_that_is_gone_is_done_without(
     if cgroup is not None:
         cgroup.remove()
     child = start("import time; time.sleep(90)", None)
-    await until(freezer.members)  # Its mark shows once it is what it was started as.
+    await shown(freezer, child)
     assert freezer.freeze()
     assert scan()[child.pid].stopped
     freezer.thaw()
@@ -217,6 +224,7 @@ async def test_who_left_the_cgroup_is_stopped_by_signals(
     """A cgroup freezes those in it; a marked process outside is stopped as well, and both go on."""
     inside = start("import time; time.sleep(90)", cgroup)
     outside = start("import time; time.sleep(90)", None)
+    await shown(freezer, inside, outside)
     assert freezer.freeze()
     assert scan()[outside.pid].stopped
     assert cgroup is None or cgroup.holds(inside.pid)
@@ -232,6 +240,7 @@ async def test_killing_a_selection_leaves_the_rest(
 ) -> None:
     """Only what is selected dies, and what does not exist is no error."""
     one, other = (start("import time; time.sleep(90)", cgroup) for _ in range(2))
+    await shown(freezer, one, other)
 
     def select() -> list[Process]:
         return [process for process in freezer.members() if process.pid == one.pid]
