@@ -296,6 +296,8 @@ async def test_a_project_is_no_data_directory(start: Any, tmp_path: Path, name: 
     """What lies there without a state of ours is somebody's: it is left alone, and nothing starts."""
     precious = tmp_path / "data" / name / "precious"
     precious.mkdir(parents=True)
-    status, said = await (await start()).end()
+    child = await start()
+    child.process.stdin.close()
+    status, said = await child.end()
     assert status == 2 and "is no data directory" in said and name in said
     assert precious.is_dir()
