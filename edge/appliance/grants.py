@@ -16,6 +16,7 @@ from edge.appliance.rows import Rows
 from edge.appliance.store import Store
 from edge.core.records import GrantRecord, Transport
 from edge.state.port import Usage
+from edge.state.wire import MOST
 
 STANDING_LIMIT = 1000
 """Active and disabled grants of one sandbox."""
@@ -191,10 +192,11 @@ class Grants:
             grant.first_used_at = grant.first_used_at or now
             grant.last_used_at = now
             self._audit.traffic(grant)
-        grant.requests += usage.requests
-        grant.websockets += usage.websockets
-        grant.bytes_in += usage.bytes_in
-        grant.bytes_out += usage.bytes_out
+        # What cannot be kept would be delivered again and again, and hold up all that waits behind it.
+        grant.requests = min(grant.requests + usage.requests, MOST)
+        grant.websockets = min(grant.websockets + usage.websockets, MOST)
+        grant.bytes_in = min(grant.bytes_in + usage.bytes_in, MOST)
+        grant.bytes_out = min(grant.bytes_out + usage.bytes_out, MOST)
         if usage.last_error_code:
             grant.last_error_code = usage.last_error_code[:100]
             told = usage.last_error_at

@@ -35,6 +35,9 @@ from edge.state.keyfiles import KeyFileError
 MAX_LINE = 1 << 20
 """Bytes of one line on standard input."""
 
+SANDBOXES = "sandboxes"
+SWEPT = (SANDBOXES, "snapshots")
+"""In the data directory, what is emptied of everything that the state does not know."""
 STATE_FILE = "state.sqlite"
 """Name of the store in the data directory."""
 
@@ -56,7 +59,7 @@ class ControlPlane:
         self.config = config
         self.port = 0
         isolated = config.isolation == "netns"
-        self._runtime = Runtime(config.data_dir / "sandboxes", isolated=isolated)
+        self._runtime = Runtime(config.data_dir / SANDBOXES, isolated=isolated)
         self._store: Store | None = None
         self._parts: Parts | None = None
         self._runner: web.AppRunner | None = None
@@ -176,6 +179,12 @@ def _own(data_dir: Path) -> int:
     """The data directory, ours alone: two control planes would end each other's sandboxes."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What belongs to no sandbox is removed from there, which must not be somebody's project.
+        foreign = [name for name in SWEPT if _filled(data_dir / name)]
+        if foreign and not (data_dir / STATE_FILE).exists():
+            raise StartError(
+                f"{data_dir} is no data directory, and has something in {foreign[0]}; choose another directory"
+            )
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as e:
         raise StartError(f"{data_dir}: {e.strerror}; choose another data directory") from None
@@ -187,6 +196,10 @@ def _own(data_dir: Path) -> int:
             f"{data_dir} is in use by another control plane; stop it or choose another data directory"
         ) from None
     return lock
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 async def _stdin() -> asyncio.StreamReader:

@@ -10,6 +10,7 @@ control plane itself.
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 import sys
@@ -209,10 +210,14 @@ class Dev:
 
 @contextmanager
 def _settings_folder(data_dir: Path) -> Iterator[Path]:
-    """A directory for this run alone; one that a killed run has left is emptied. Raises `StartError`."""
+    """A directory for this run alone; one that a killed run has left is removed. Raises `StartError`.
+
+    One that holds anything else is somebody else's, for a data directory can be any: it is left alone.
+    """
     folder = data_dir / SETTINGS
-    shutil.rmtree(folder, ignore_errors=True)
     try:
+        if _is_of_ours(folder):
+            shutil.rmtree(folder)
         folder.mkdir(mode=0o700)
     except OSError as e:
         raise StartError(f"{folder} cannot be made: {e.strerror}; move it away") from None
@@ -220,6 +225,12 @@ def _settings_folder(data_dir: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_of_ours(folder: Path) -> bool:
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(re.fullmatch(r"edge-\d+\.toml", left.name) for left in folder.iterdir())
 
 
 def _how(child: Child) -> str:

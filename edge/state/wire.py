@@ -18,6 +18,11 @@ from edge.state.port import Change, Heartbeat, Resync, UsageBatch, WatchEvent
 PREFIX = "/internal/edge/v1"
 """Where the internal API lives on the control plane."""
 
+MAX_EDGE_NAME = 255
+"""Characters in the name of an edge."""
+MOST = (1 << 63) - 1
+"""Of anything that is counted: a store can keep no more."""
+
 
 class WireError(ValueError):
     """What came over the wire is not in the wire format."""
@@ -42,9 +47,16 @@ def _possible_grant(record: GrantRecord) -> GrantRecord:
 
 
 def _possible_usage(batch: UsageBatch) -> UsageBatch:
+    if len(batch.edge) > MAX_EDGE_NAME:
+        raise ValueError(f"edge: a name has at most {MAX_EDGE_NAME} characters")
+    if not 0 <= batch.sequence <= MOST:
+        raise ValueError(f"sequence: a number from 0 to {MOST}")
     for item in batch.items:
-        if min(item.requests, item.websockets, item.bytes_in, item.bytes_out) < 0:
+        counts = (item.requests, item.websockets, item.bytes_in, item.bytes_out)
+        if min(counts) < 0:
             raise ValueError("items: a count is never negative")
+        if max(counts) > MOST:
+            raise ValueError("items: a count has at most 63 bits")
     return batch
 
 

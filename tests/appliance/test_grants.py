@@ -181,6 +181,15 @@ def test_usage_is_added_up(bench: Bench) -> None:
     ]  # fmt: skip
 
 
+def test_counters_end_where_the_store_does(bench: Bench) -> None:
+    """A sum that could not be written would be delivered for ever, and hold up all usage behind it."""
+    grant = bench.grants.issue(ID, 80).grant
+    most = (1 << 63) - 1
+    for _ in range(2):
+        bench.grants.count([Usage(ID, grant.id, most, most, most, most)])
+    assert {grant.requests, grant.websockets, grant.bytes_in, grant.bytes_out} == {most}
+
+
 def test_bytes_of_a_long_exchange_are_use(bench: Bench) -> None:
     """A WebSocket that was counted long ago keeps its grant's last use up to date; errors do not."""
     grant = bench.grants.issue(ID, 80).grant

@@ -289,3 +289,15 @@ async def test_a_command_under_way_does_not_hold_up_the_end(tmp_path: Path) -> N
             await service.plane.stop()
         status, ran = await running
         assert (status, ran["exit_code"]) == (200, 128 + 9)
+
+
+@pytest.mark.parametrize("name", ["sandboxes", "snapshots"])
+async def test_a_project_is_no_data_directory(start: Any, tmp_path: Path, name: str) -> None:
+    """What lies there without a state of ours is somebody's: it is left alone, and nothing starts."""
+    precious = tmp_path / "data" / name / "precious"
+    precious.mkdir(parents=True)
+    child = await start()
+    child.process.stdin.close()
+    status, said = await child.end()
+    assert status == 2 and "is no data directory" in said and name in said
+    assert precious.is_dir()

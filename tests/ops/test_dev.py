@@ -403,6 +403,26 @@ def test_two_of_them_in_one_directory(dev: Dev, tmp_path: Path) -> None:
         assert not family(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_somebodys_settings_are_left_alone(tmp_path: Path, kind: str) -> None:
+    """A directory, or where a link leads, that holds other files than ours: one line, exit status 2, nothing is removed."""
+    data = tmp_path / "data"
+    data.mkdir()
+    theirs = data / "settings" if kind == "folder" else tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("edge-1.toml", "base.py")[: 2 if kind == "folder" else 1]:
+        (theirs / name).write_text("precious")
+    if kind == "link":
+        (data / "settings").symlink_to(theirs)
+    before = sorted(theirs.iterdir())
+    with Dev(tmp_path, "--no-demo", "--data-dir", str(data)) as dev:
+        assert dev.ended() == 2
+        (line,) = dev.err.splitlines()
+        assert "settings cannot be made" in line and "move it away" in line
+    assert sorted(theirs.iterdir()) == before
+    assert all(file.read_text() == "precious" for file in before)
+
+
 def test_a_made_up_key_is_printed(tmp_path: Path) -> None:
     """Without NULLSPACE_API_KEY there is still one, and it works; without a demo there is none."""
     with Dev(tmp_path, "--no-demo", NULLSPACE_API_KEY="") as dev:

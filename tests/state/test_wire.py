@@ -222,6 +222,16 @@ def test_negative_counts_are_refused():
         wire.ack_from_json('{"edge": "e", "sandbox_id": "s", "version": 1, "in_flight": -1}')
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"edge": "e" * 256}, {"sequence": -1}, {"sequence": 1 << 63}, {"bytes_in": 1 << 63}]
+)
+def test_usage_that_no_store_could_keep_is_refused(wrong):
+    """Such a batch would be tried again for ever, and all that waits behind it would wait with it."""
+    item = {"sandbox_id": "s", "grant_id": "g", "bytes_in": wrong.pop("bytes_in", 1)}
+    with pytest.raises(WireError):
+        wire.usage_from_json(json.dumps({"edge": "e", "sequence": 1, "items": [item]} | wrong))
+
+
 def test_errors_do_not_quote_the_input():
     """The message says where and what, never what was there: it may be a secret in a wrong place."""
     with pytest.raises(WireError) as caught:

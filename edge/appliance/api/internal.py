@@ -71,8 +71,10 @@ async def events(request: web.Request) -> web.WebSocketResponse:
     """``GET events``: the change log as a WebSocket."""
     asked = query(request, "cursor", "edge")
     edge = asked.get("edge", "")
-    if not 0 < len(edge) <= 255:
-        raise invalid("edge: the name of the edge is needed, with at most 255 characters")
+    if not 0 < len(edge) <= wire.MAX_EDGE_NAME:
+        raise invalid(
+            f"edge: the name of the edge is needed, with at most {wire.MAX_EDGE_NAME} characters"
+        )
     the_parts = parts(request)
     cursor = _cursor(asked.get("cursor"), the_parts.feed)
     socket = web.WebSocketResponse(heartbeat=PING, timeout=0.2, max_msg_size=4096, compress=False)

@@ -215,16 +215,24 @@ class Door:
         """Begin to listen, or stop."""
         loop = asyncio.get_running_loop()
         if open_:
+            # To listen again while connections are open. Only while it listens, which keeps everybody out: whoever else
+            # asks for the same could have the port of a closed door, and would be taken for the app.
+            self._reusable(1)
             try:
                 self._sock.listen(_BACKLOG)
             except OSError:
-                return  # Somebody else listens there, by asking for it: it has to end before we can.
+                self._reusable(0)
+                return  # The next look tries again.
             loop.add_reader(self._sock, self._knock)
         else:
             loop.remove_reader(self._sock)
             # Linux takes a listening socket back to a bound one; those who wait to be accepted are reset.
             self._sock.shutdown(socket.SHUT_RDWR)
+            self._reusable(0)
         self.open = open_
+
+    def _reusable(self, yes: int) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, yes)
 
     def close(self) -> None:
         """Give the port back."""
@@ -257,8 +265,6 @@ def _bound() -> socket.socket:
                 sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            # Only now, when nobody else has it: to listen again while connections are open.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return sock
     except BaseException:
         sock.close()

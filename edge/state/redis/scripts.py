@@ -126,6 +126,7 @@ local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then redis.call('DEL', KEYS[1]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - 60000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', ms + 60000), '+inf')
 redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 return 1
@@ -137,6 +138,10 @@ By the server's clock, the only one in common."""
 MEMBERS = """
 local now = redis.call('TIME')
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return {} end
-return redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf', 'LIMIT', 0, ARGV[1])
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], ms, ms + 60000, 'LIMIT', 0, ARGV[1])
 """
-"""KEYS: alive. ARGV: how many at most. The names of the edges that are."""
+"""KEYS: alive. ARGV: how many at most. The names of the edges that are.
+
+No edge says that it counts for a minute: such a name is of a clock that has been set back (or another server's), or
+nonsense, and would be waited for before each pause until then."""

@@ -112,6 +112,27 @@ async def test_a_door_is_closed_while_nobody_listens(isolated: Runtime) -> None:
         writer.close()
 
 
+async def test_a_closed_door_is_nobody_elses(isolated: Runtime) -> None:
+    """Not before the app, nor after it, while a connection is open: a program that asks for the port does not get it."""
+
+    def take(door: int, address: str) -> None:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind((address, door))
+
+    door = isolated.publish("a", 8080)
+    for _ in range(2):
+        for address in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(OSError, match="in use"):
+                take(door, address)
+        await _app(isolated, "a", 8080)
+        await until(lambda: _open(door))
+        _, writer = await asyncio.open_connection("127.0.0.1", door)
+        writer.write(b"quit")
+        await until(lambda: not _open(door))
+        writer.close()
+
+
 async def test_who_comes_while_an_app_restarts_waits(
     isolated: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
