@@ -24,6 +24,8 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
 _SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
 _DUMP, _DONE, _ERROR = 0x301, 3, 2
+_HEADER = 16
+"""Bytes before the content of a netlink message."""
 _LISTEN = 10
 _ANSWER_SECONDS = 1.0
 _REACHABLE = frozenset(
@@ -159,13 +161,19 @@ def _read(answer: bytes, ports: set[int]) -> bool:
     """Take the ports out of one datagram; whether it was the last one. Raises OSError."""
     at = 0
     while at < len(answer):
-        length, kind = struct.unpack_from("=IH", answer, at)
-        if kind == _DONE:
-            return True
-        if kind == _ERROR:
-            code = -struct.unpack_from("=i", answer, at + 16)[0]
-            raise OSError(code, os.strerror(code))
-        family, port, source = struct.unpack_from("!B3xH2x16s", answer, at + 16)
+        try:
+            length, kind = struct.unpack_from("=IH", answer, at)
+            if kind == _DONE:
+                return True
+            if kind == _ERROR:
+                code = -struct.unpack_from("=i", answer, at + _HEADER)[0]
+                raise OSError(code, os.strerror(code))
+            family, port, source = struct.unpack_from("!B3xH2x16s", answer, at + _HEADER)
+        except struct.error:
+            length = 0
+        if length < _HEADER:
+            # The socket came out of the sandbox: whoever took over its supervisor may answer anything.
+            raise OSError(errno.EBADMSG, "no answer of netlink")
         if source[: 4 if family == socket.AF_INET else 16] in _REACHABLE:
             ports.add(port)
         at += -(-length // 4) * 4

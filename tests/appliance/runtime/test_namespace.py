@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,11 @@ def test_a_long_table_is_read_whole() -> None:
     finally:
         for one in servers:
             one.close()
+
+
+@pytest.mark.parametrize("length", [0, 15, 16, 72])
+def test_an_answer_that_is_none_is_an_error(length: int) -> None:
+    """The kernel gives none like these; whoever took over a supervisor could, to keep the reader busy for ever."""
+    answer = struct.pack("=IHHII", length, 20, 0, 0, 0) + bytes(8)
+    with pytest.raises(OSError, match="no answer of netlink"):
+        namespace._read(answer, set())
