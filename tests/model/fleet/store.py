@@ -214,7 +214,7 @@ class Store:
             {
                 name: score
                 for name, score in self.keys.get(keys[0], {}).items()
-                if score > now - 60_000
+                if now - 60_000 < score <= now + 60_000
             }
         )
         scores[said[0]] = now + int(said[1])
@@ -228,7 +228,8 @@ class Store:
         held = self.get(keys[0])
         if not isinstance(held, Scores):
             return []
-        alive = sorted((score, name) for name, score in held.items() if score >= self.clock())
+        now = self.clock()
+        alive = sorted((score, name) for name, score in held.items() if now <= score <= now + 60_000)
         return [name for _, name in alive][: int(said[0])]
 
 

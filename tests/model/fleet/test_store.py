@@ -116,7 +116,7 @@ class Twins:
             case 11:
                 await self.script("LEAVE", (LEASE,), token, rng.choice([b"", b"done"]), LONG)
             case 12:
-                lives = [LONG, 2 * LONG, -1000, -LONG]
+                lives = [20_000, 30_000, 40_000, 50_000, -1000, LONG, -LONG]
                 await self.script("JOIN", (ALIVE,), token, rng.choice(lives), rng.choice([2, 100]))
             case 13:
                 await self.script("MEMBERS", (ALIVE,), rng.choice([1, 100]))
@@ -231,7 +231,7 @@ MUTANTS = {
     "READ": ("or redis.call('HGET', KEYS[1], 'e') ~= epoch", ""),
     "BEGIN": ("and server == here()", ""),
     "JOIN": ("redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])\n", ""),
-    "MEMBERS": ("now[1] * 1000 + math.floor(now[2] / 1000)", "'-inf'"),
+    "MEMBERS": ("KEYS[1], ms, ms", "KEYS[1], '-inf', ms"),
 }
 """By script: what is taken out of it, and what is in its place."""
 
