@@ -229,7 +229,9 @@ class Store:
         if not isinstance(held, Scores):
             return []
         now = self.clock()
-        alive = sorted((score, name) for name, score in held.items() if now <= score <= now + 60_000)
+        alive = sorted(
+            (score, name) for name, score in held.items() if now <= score <= now + 60_000
+        )
         return [name for _, name in alive][: int(said[0])]
 
 
