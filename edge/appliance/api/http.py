@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from edge.appliance.bodies import parse
 from edge.appliance.parts import PARTS, Parts
 from edge.appliance.problems import (
+    INVALID_FIELDS,
     PAYLOAD_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     ApiError,
@@ -162,3 +163,15 @@ def moment(asked: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         raise invalid(f"{name}: must be a time such as 2026-01-31T12:00:00Z") from None
     return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+
+
+def fields_of(asked: Mapping[str, str], known: Collection[str]) -> list[str] | None:
+    """The fields that ``fields`` of the query names; None without it. Raises `ApiError` (invalid_fields)."""
+    if "fields" not in asked:
+        return None
+    fields = [name.strip() for name in asked["fields"].split(",")]
+    for name in fields:
+        if name not in known:
+            names = ", ".join(known)
+            raise ApiError(INVALID_FIELDS, f"fields: {name[:100]!r} is unknown; known are {names}")
+    return fields

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from edge.appliance.api.http import (
     answer,
+    fields_of,
     number,
     parts,
     query,
@@ -21,7 +22,6 @@ from edge.appliance.bodies import read_json
 from edge.appliance.lifecycle import published
 from edge.appliance.problems import (
     INCOMPATIBLE_SNAPSHOT,
-    INVALID_FIELDS,
     ApiError,
     invalid,
 )
@@ -36,7 +36,7 @@ DEFAULT_PAGE = 100
 
 async def get(request: web.Request) -> web.Response:
     """``GET S``: the sandbox, or the fields asked for."""
-    fields = _fields(query(request, "fields"))
+    fields = fields_of(query(request, "fields"), SANDBOX_FIELDS)
     sandbox = parts(request).sandboxes.get(sandbox_id(request))
     return answer(_only(sandbox_view(sandbox), fields))
 
@@ -47,7 +47,7 @@ async def list_all(request: web.Request) -> web.Response:
     if not request.query_string:
         return answer([sandbox_view(sandbox) for sandbox in living])
     asked = query(request, "state", "template", "metadata", "limit", "next_token", "fields")
-    fields = _fields(asked)
+    fields = fields_of(asked, SANDBOX_FIELDS)
     states, wanted = _states(asked), _metadata(asked)
     limit = whole(asked, "limit", default=DEFAULT_PAGE, low=1, high=MAX_PAGE)
     after = _position(asked.get("next_token"))
@@ -108,17 +108,6 @@ async def set_timeout(request: web.Request) -> web.Response:
     sandbox = sandboxes.get(sandbox_id(request))
     sandboxes.set_timeout(sandbox, wanted)
     return answer(sandbox_view(sandbox))
-
-
-def _fields(asked: Mapping[str, str]) -> list[str] | None:
-    if "fields" not in asked:
-        return None
-    fields = [name.strip() for name in asked["fields"].split(",")]
-    for name in fields:
-        if name not in SANDBOX_FIELDS:
-            known = ", ".join(SANDBOX_FIELDS)
-            raise ApiError(INVALID_FIELDS, f"fields: {name[:100]!r} is unknown; known are {known}")
-    return fields
 
 
 def _only(view: Json, fields: list[str] | None) -> Json:

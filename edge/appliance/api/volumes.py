@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from aiohttp import web
 
-from edge.appliance.api.http import answer, parts, query, read, sandbox_id
+from edge.appliance.api.http import answer, fields_of, parts, query, read, sandbox_id
 from edge.appliance.parts import Parts
-from edge.appliance.problems import INVALID_FIELDS, ApiError
 from edge.appliance.views import VOLUME_FIELDS, Json, attachment_view, volume_view
 from edge.appliance.volumes.attachments import MAX_OF_VOLUME
 from edge.appliance.volumes.requests import VolumeCreate, VolumeMount
@@ -24,7 +21,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_all(request: web.Request) -> web.Response:
     """``GET /v1/volumes``: all of them, oldest first."""
-    fields = _fields(query(request, "fields"))
+    fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
     the_parts = parts(request)
     await the_parts.volumes.measure(*the_parts.volumes.all())
     return answer([_only(_view(the_parts, volume), fields) for volume in the_parts.volumes.all()])
@@ -32,13 +29,13 @@ async def list_all(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     """``GET /v1/volumes/{id}``."""
-    fields = _fields(query(request, "fields"))
+    fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
     return answer(_only(await _measured(parts(request), _volume(request)), fields))
 
 
 async def by_name(request: web.Request) -> web.Response:
     """``GET /v1/volumes/by-name/{name}``."""
-    fields = _fields(query(request, "fields"))
+    fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
     volume = parts(request).volumes.named(request.match_info["name"])
     return answer(_only(await _measured(parts(request), volume), fields))
 
@@ -107,17 +104,6 @@ def _view(the_parts: Parts, volume: Volume) -> Json:
     attached = [attachment for _, attachment in the_parts.attachments.of_volume(volume)]
     there = the_parts.volumes.there(volume)
     return volume_view(volume, attached, there=there, max_mounts=MAX_OF_VOLUME)
-
-
-def _fields(asked: Mapping[str, str]) -> list[str] | None:
-    if "fields" not in asked:
-        return None
-    fields = [name.strip() for name in asked["fields"].split(",")]
-    for name in fields:
-        if name not in VOLUME_FIELDS:
-            known = ", ".join(VOLUME_FIELDS)
-            raise ApiError(INVALID_FIELDS, f"fields: {name[:100]!r} is unknown; known are {known}")
-    return fields
 
 
 def _only(view: Json, fields: list[str] | None) -> Json:

@@ -133,6 +133,16 @@ async def test_a_closed_door_is_nobody_elses(isolated: Runtime) -> None:
         writer.close()
 
 
+async def _end_unseen(isolated: Runtime, door: int) -> asyncio.StreamWriter:
+    """End the app behind a door, with nobody to look any more; the connection it was told by."""
+    # The look that is due comes yet; from then on there is none.
+    await asyncio.sleep(2 * relay.SLOW)
+    _, writer = await asyncio.open_connection("127.0.0.1", door)
+    writer.write(b"quit")
+    await until(lambda: not isolated.processes("a")[0].running)
+    return writer
+
+
 async def test_who_comes_while_an_app_restarts_waits(
     isolated: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,11 +152,7 @@ async def test_who_comes_while_an_app_restarts_waits(
     await until(lambda: _open(door))
     monkeypatch.setattr(relay, "PATIENCE", 30.0)
     monkeypatch.setattr(relay, "QUICK", 3600.0)
-    # The look that is due comes yet; from then on there is none.
-    await asyncio.sleep(2 * relay.SLOW)
-    _, writer = await asyncio.open_connection("127.0.0.1", door)
-    writer.write(b"quit")
-    await until(lambda: not isolated.processes("a")[0].running)
+    writer = await _end_unseen(isolated, door)
     early = asyncio.create_task(_say(door, b"early "))
     await _app(isolated, "a", 8080)
     assert await early == b"early a"
@@ -162,10 +168,7 @@ async def test_who_comes_after_an_app_is_told_so(
     await until(lambda: _open(door))
     monkeypatch.setattr(relay, "PATIENCE", 0.0)
     monkeypatch.setattr(relay, "QUICK", 3600.0)
-    await asyncio.sleep(2 * relay.SLOW)
-    _, writer = await asyncio.open_connection("127.0.0.1", door)
-    writer.write(b"quit")
-    await until(lambda: not isolated.processes("a")[0].running)
+    writer = await _end_unseen(isolated, door)
     with pytest.raises(ConnectionResetError):
         await _say(door, b"late")
     assert not _open(door)
