@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -49,20 +50,33 @@ only_single = pytest.mark.parametrize("servers", ["single"], indirect=True)
 """For what has nothing to do with the kind."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds after which things count as late: a command, a proof or a question, the next heartbeat."""
+
+    timeout: float
+    believed: float
+    silence: float
+
+
+PATIENT = Pace(timeout=20.0, believed=60.0, silence=60.0)
+"""A machine that stands still for seconds does not look like a Redis in trouble."""
+hasty = pytest.mark.parametrize(
+    "pace", [Pace(timeout=0.5, believed=1.5, silence=1.5)], ids=["hasty"], indirect=True
+)
+"""For tests of what falls silent or hangs. They must not count what is asked: the machine may be what is late."""
+
+
 @pytest.fixture(autouse=True)
-def quick_hearts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats come faster, and their absence is seen sooner: that is what most tests wait for."""
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """Heartbeats come faster, for that is what most tests wait for; and what is late is up to the test."""
+    chosen: Pace = getattr(request, "param", PATIENT)
     monkeypatch.setattr(publisher, "BEAT", 0.1)
-    monkeypatch.setattr(changes, "SILENCE", 1.5)
-
-
-@pytest.fixture
-def patience(quick_hearts: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that stands still for a second does not look like a Redis in trouble."""
-    monkeypatch.setattr(port, "BELIEVED", 60.0)
+    monkeypatch.setattr(changes, "SILENCE", chosen.silence)
+    monkeypatch.setattr(changes, "PROMPT", chosen.believed)
+    monkeypatch.setattr(port, "BELIEVED", chosen.believed)
     monkeypatch.setattr(port, "MEMBERSHIP", 60.0)
-    monkeypatch.setattr(changes, "PROMPT", 60.0)
-    monkeypatch.setattr(changes, "SILENCE", 60.0)
+    return chosen
 
 
 class Control:
@@ -198,8 +212,10 @@ class Edge:
 class Fleet:
     """A publisher, a control plane and edges over one server."""
 
-    def __init__(self, settings: RedisSettings, stack: AsyncExitStack) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: RedisSettings, stack: AsyncExitStack, pace: Pace = PATIENT
+    ) -> None:
+        self.settings = settings.model_copy(update={"timeout": pace.timeout})
         self.control = Control()
         self.told: list[str] = []
         self._stack = stack
@@ -234,6 +250,19 @@ class Fleet:
             with suppress(asyncio.CancelledError):
                 await running
 
+    async def believed(self, edge: Edge, record: SandboxRecord | GrantRecord) -> None:
+        """Wait until an edge reads a record from Redis and asks nobody. What it is told until then is right, too."""
+        look: Callable[[str], Awaitable[object]] = (
+            edge.port.sandbox if isinstance(record, SandboxRecord) else edge.port.grant
+        )
+        async with asyncio.timeout(20):
+            while True:
+                asked = len(self.control.asked)
+                assert await look(record.id) == record
+                if len(self.control.asked) == asked:
+                    return
+                await asyncio.sleep(0.02)
+
     async def edge(self, name: str = "edge-1", *, follow: bool = True) -> Edge:
         """An edge that has caught up (or does not follow at all)."""
         edge = Edge(self.settings, self.control, name)
@@ -244,9 +273,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(servers: Servers) -> AsyncIterator[Fleet]:
+async def fleet(servers: Servers, pace: Pace) -> AsyncIterator[Fleet]:
     """A fleet over servers of each kind, publishing."""
     async with AsyncExitStack() as stack:
-        made = Fleet(servers.settings, stack)
+        made = Fleet(servers.settings, stack, pace)
         made.start()
         yield made

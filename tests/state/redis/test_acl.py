@@ -62,7 +62,6 @@ def settings(server: Valkey | ClusterSet, user: str) -> RedisSettings:
     )
 
 
-@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("kind", [Valkey, ClusterSet])
 async def test_everything_works(kind: type[Valkey | ClusterSet], tmp_path: Path) -> None:
     """Publishing, following, reading, waking, usage on both sides, membership."""

@@ -16,7 +16,7 @@ from edge.state import wire
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis import changes as module
 from edge.state.redis import scripts
-from edge.state.redis.changes import PROMPT, Changes, Shard
+from edge.state.redis.changes import Changes, Shard
 from edge.state.redis.connect import Connection
 from edge.state.redis.layout import SHARDS, Layout, shard_of
 from tests.state.redis.valkey import Valkey
@@ -189,13 +189,17 @@ def test_another_server_has_to_have_it_all(newest: bytes, reached: bool) -> None
     assert Shard(b"7-4").within(newest) is reached
 
 
-async def test_an_old_answer_proves_nothing(valkey: Valkey) -> None:
+async def test_an_old_answer_proves_nothing(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This process was stopped between question and answer: the heartbeat in it is of before."""
+    monkeypatch.setattr(module, "BLOCK", 20.0)
+    monkeypatch.setattr(module, "PROMPT", 20.0)
     async with Following(valkey) as following:
         reading = asyncio.ensure_future(following.next())
         before = following.changes.beaten_at
-        await asyncio.sleep(0.05)  # the question is asked
-        following.ahead += PROMPT
+        await following.asked()
+        following.ahead += module.PROMPT
         await following.beat()
         done, _ = await asyncio.wait([reading], timeout=0.3)
         assert not done and following.changes.beaten_at == before

@@ -11,7 +11,7 @@ import pytest
 from edge.core.records import SandboxRecord, State
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis import following as module
-from tests.state.redis.conftest import Edge, Fleet, Servers, only_single
+from tests.state.redis.conftest import Edge, Fleet, Servers, hasty, only_single
 
 pytestmark = only_single
 BOX = SandboxRecord("sb_aaaaaaaa", State.RUNNING, 1, 1)
@@ -58,9 +58,9 @@ async def test_without_redis_the_control_plane_is_followed_and_then_redis_again(
     await edge.until(lambda: edge.noted == ["redis_left", "redis_followed"])
 
 
-async def test_a_publisher_that_stopped(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+@hasty
+async def test_a_publisher_that_stopped(fleet: Fleet) -> None:
     """Redis is there and says nothing: the same."""
-    monkeypatch.setattr("edge.state.redis.changes.SILENCE", 0.5)
     edge = await fleet.edge()
     directly(fleet, Resync(CURSOR), Heartbeat(CURSOR))
     seen = len(edge.events)
