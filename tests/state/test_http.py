@@ -341,7 +341,7 @@ async def test_resume_has_its_own_time(serve, port_to, monkeypatch):
     loop = asyncio.get_running_loop()
     before = loop.time()
     assert "0.1 s" in await fails(lambda p: p.resume("sb_aaaaaaaa", 3, "preview", 0.05), port)
-    assert loop.time() - before < 5.0
+    assert loop.time() - before < 30.0
     assert len(calls) == 1
 
 
@@ -668,7 +668,7 @@ async def test_a_frozen_peer_does_not_hold_up_the_end(serve_bytes, port_to):
     port = port_to(await serve_bytes(script))
     before = loop.time()
     assert await first_event(port) == Heartbeat(1)
-    assert loop.time() - before < 3.0
+    assert loop.time() - before < 8.0
 
 
 async def test_nothing_secret_is_logged(serve, port_to, caplog):
