@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,11 @@ from tests.state.redis.sets import ClusterSet, SentinelSet
 from tests.state.redis.valkey import Valkey
 
 Servers = Valkey | SentinelSet | ClusterSet
-KINDS = {"single": Valkey, "sentinel": SentinelSet, "cluster": ClusterSet}
+KINDS: dict[str, Callable[[Path], Servers]] = {
+    "single": Valkey,
+    "sentinel": partial(SentinelSet, steady=True),
+    "cluster": partial(ClusterSet, steady=True),
+}
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ser
 
 @pytest.fixture(params=KINDS)
 async def servers(request: pytest.FixtureRequest, standing: dict[str, Servers]) -> Servers:
-    """Empty servers of each kind, one kind after the other. They are other tests' as well: fail none over."""
+    """Empty servers of each kind, one kind after the other. They are other tests' as well: none fails over."""
     made = standing[request.param]
     await made.clean()
     return made

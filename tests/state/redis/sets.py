@@ -117,9 +117,13 @@ class Set:
 
 
 class SentinelSet(Set):
-    """A primary, its replica, and three Sentinels that agree by two."""
+    """A primary, its replica, and three Sentinels that agree by two.
 
-    def __init__(self, folder: Path) -> None:
+    ``steady``: the replica takes no place. A machine that stands still for a second does not change the roles.
+    """
+
+    def __init__(self, folder: Path, *, steady: bool = False) -> None:
+        down_after = 600_000 if steady else 600
         self.primary = Valkey(folder, *PASSABLE)
         self.replica = Valkey(folder, *PASSABLE, "--replicaof", "127.0.0.1", str(self.primary.port))
         ports = [free_port() for _ in range(3)]
@@ -137,7 +141,7 @@ class SentinelSet(Set):
                     [
                         f"sentinel myid {own}",
                         f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 2",
-                        f"sentinel down-after-milliseconds {SERVICE} 600",
+                        f"sentinel down-after-milliseconds {SERVICE} {down_after}",
                         f"sentinel failover-timeout {SERVICE} 3000",
                         f"sentinel known-replica {SERVICE} 127.0.0.1 {self.replica.port}",
                         *others,
@@ -200,12 +204,13 @@ class SentinelSet(Set):
 
 
 class ClusterSet(Set):
-    """Three primaries, and a replica of the first."""
+    """Three primaries, and a replica of the first. ``steady``: as for Sentinels."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *more: str, steady: bool = False) -> None:
         options = (
             *PASSABLE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-            "--cluster-replica-validity-factor", "0", *more,
+            "--cluster-replica-validity-factor", "0",
+            "--cluster-replica-no-failover", "yes" if steady else "no", *more,
         )  # fmt: skip
         self.servers = [
             Valkey(folder, *options, "--cluster-port", str(free_port())) for _ in range(4)
