@@ -150,8 +150,8 @@ class ControlPlane:
         self._beating = not silent
 
     def forget_changes(self) -> None:
-        """Changes so far are kept no longer; a watcher that has not heard all of them is told so."""
-        self._first += len(self._changes)
+        """Changes so far are kept no longer, with one among them that nobody was told: every watcher is told so."""
+        self._first = self._cursor + 1
         self._changes.clear()
 
     async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:

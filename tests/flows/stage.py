@@ -188,7 +188,8 @@ class Stage:
         said: dict[str, Any] = {
             "public_hostname": self.mint.site,
             "listen": {"port": 0, "admin_port": 0},
-            "control_plane": {"url": base, "token": TOKEN, "edge_id": "edge-1"},
+            # Patient: a machine that stands still is not a control plane that does.
+            "control_plane": {"url": base, "token": TOKEN, "edge_id": "edge-1", "timeout": 60},
             "tokens": tokens,
             "cookie": {"keys": [{"kid": "fleet", "secret": self.mint.fleet}]},
             "log": {"access": "", "level": "error"},
