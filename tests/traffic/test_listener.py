@@ -606,6 +606,24 @@ async def test_bodies_of_both_directions_wait_for_slow_readers(stage: Stage) -> 
     client.close()
 
 
+async def test_an_app_that_answers_before_it_has_read_a_whole_body(stage: Stage) -> None:
+    """The last bytes of a body may find the app's buffer full; with its answer the client is read again."""
+    release = asyncio.Event()
+    app = await stage.app(first(held(release)))
+    box = stage.sandbox(app)
+    async with await stage.client() as client:
+        await client.send(box.request("POST", "/", body=b"all of it"))
+        await app.until(lambda: len(app.requests) == 1)
+        (connection,) = stage.edge.connections
+        assert connection.exchange is not None
+        upstream = connection.exchange.upstream
+        assert upstream is not None
+        upstream.pause_writing()  # the loop's word; how much a kernel takes is no test's to know
+        release.set()
+        assert (await client.answer()).body == b"POST / HTTP/1.1\nall of it"
+        await canary(client, box)
+
+
 async def test_a_body_that_overlaps_its_answer_and_a_reader_that_is_slow(
     timed: Stage, clock: Clock
 ) -> None:
