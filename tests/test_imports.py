@@ -35,9 +35,9 @@ IMPURE = frozenset(
     "aiohttp asyncio concurrent http httptools multiprocessing os pathlib random secrets selectors "
     "signal socket ssl subprocess tempfile threading time urllib.request uvloop".split()
 )
-"""What core may not import. (settings.py names pathlib's Path as a type; it opens nothing.)"""
+"""What core may not import. (Settings name pathlib's Path as a type; they open nothing.)"""
 
-MAY_NAME_PATHS = frozenset({"settings.py"})
+MAY_NAME_PATHS = frozenset({"settings.py", "redis_settings.py"})
 
 
 def imports_of(path: Path) -> list[str]:

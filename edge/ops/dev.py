@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.ops.addresses import check_addresses
 from edge.ops.children import Child, ChildEnded
 from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, load_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edge.core.records import SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.ops.server import Edge, build_edge
 from edge.state.redis import Publisher, RedisStatePort
 from edge.wake.catalog import Trust
