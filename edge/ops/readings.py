@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.core.settings import DeadlineSettings
-from edge.wake.catalog import Trust
+from edge.wake.trust import Trust
 
 if TYPE_CHECKING:
     from edge.ops.server import Edge

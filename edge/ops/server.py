@@ -38,9 +38,10 @@ from edge.traffic.drain import drain
 from edge.traffic.flow import Flow
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
-from edge.wake.catalog import Catalog, Trust
+from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 from edge.wake.spool import Spool
+from edge.wake.trust import Trust
 from edge.wake.usage import UsageReporter
 from edge.wake.wakes import Wakes
 

@@ -16,7 +16,7 @@ from edge.core.records import SandboxRecord, State
 from edge.core.redis_settings import RedisSettings
 from edge.ops.server import Edge, build_edge
 from edge.state.redis import Publisher, RedisStatePort
-from edge.wake.catalog import Trust
+from edge.wake.trust import Trust
 from tests.fleet.link import Link
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.stage import Preview, Stage, until
