@@ -9,7 +9,9 @@ What may be served of it, and what has to be asked for again, is `edge.wake.trus
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from edge.core.records import GrantRecord, Missing, Record, SandboxRecord
 from edge.core.reports import Observer
@@ -20,6 +22,9 @@ from edge.wake.scope import Scope, ScopeClosed
 from edge.wake.signals import Signals
 from edge.wake.trust import Belief, Trust
 from edge.wake.watch import Watch
+
+POLL = 1.0
+"""Seconds after which a change that is waited for is asked for: its message may be lost."""
 
 
 class Catalog:
@@ -231,6 +236,15 @@ class Catalog:
                 if isinstance(record, Missing) or record.version != version:
                     return record
                 await event.wait()
+
+    async def changes_from(self, known: SandboxRecord) -> None:
+        """Wait until the sandbox's record is worth another look: it has changed, or was asked for."""
+        try:
+            async with asyncio.timeout(POLL):
+                await self.changed(known.id, known.version)
+        except TimeoutError:
+            with suppress(Unavailable):  # then it is worth another look in a while
+                await self.look_up_sandbox(known.id)
 
     # --- Trust ------------------------------------------------------------------------------------
 

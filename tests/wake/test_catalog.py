@@ -14,7 +14,7 @@ from virtual import VirtualLoop, run
 from edge.core.records import GrantRecord, Missing, SandboxRecord, State
 from edge.core.settings import CatalogSettings
 from edge.state.port import Change, Heartbeat, Unavailable
-from edge.wake.catalog import Catalog
+from edge.wake.catalog import POLL, Catalog
 from edge.wake.trust import Trust
 
 SETTINGS = CatalogSettings(fresh=1, stale_after=5, stale_limit=60, absent_ttl=1)
@@ -320,6 +320,39 @@ def test_changed_waits_for_what_happens(
         waiting.pop().cancel()
         happens(bench.catalog)
         assert await asyncio.gather(*waiting) == [gives] * 2
+
+    on_bench(dialogue, sandbox=[sandbox(2)])
+
+
+@pytest.mark.parametrize("answer", [sandbox(3), DOWN])
+def test_a_change_that_does_not_come_is_asked_for(answer: object) -> None:
+    """Its message may be lost: who waits looks again after a while, whether asking told anything or not."""
+
+    async def dialogue(bench: Bench) -> None:
+        await bench.catalog.look_up_sandbox("sb")
+        began = bench.loop.time()
+        bench.catalog.hear_heartbeat()
+        settled = asyncio.create_task(bench.catalog.changes_from(sandbox(2)))
+        await asyncio.sleep(POLL / 2)
+        bench.catalog.hear_heartbeat()
+        await settled
+        assert bench.loop.time() - began == pytest.approx(POLL)
+        assert bench.port.count("sandbox") == 2
+
+    on_bench(dialogue, sandbox=[sandbox(2), answer])
+
+
+def test_a_change_that_comes_is_not_asked_for() -> None:
+    """Who waits for it goes on in the same instant."""
+
+    async def dialogue(bench: Bench) -> None:
+        await bench.catalog.look_up_sandbox("sb")
+        bench.catalog.hear_heartbeat()
+        settled = asyncio.create_task(bench.catalog.changes_from(sandbox(2)))
+        await asyncio.sleep(POLL / 2)
+        bench.catalog.hear_change(sandbox(3))
+        await settled
+        assert bench.port.count("sandbox") == 1
 
     on_bench(dialogue, sandbox=[sandbox(2)])
 
