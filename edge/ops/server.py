@@ -127,7 +127,7 @@ class Edge:
             wall=wall,
             clock=clock,
         )
-        self.connections = Connections(self.flow, settings.trusted_proxies)
+        self.connections = Connections(self.flow)
         self._registry = CollectorRegistry()
         self._registry.register(self.metrics)
         ProcessCollector(registry=self._registry)
