@@ -16,6 +16,7 @@ from edge.traffic import closing, pages
 from edge.traffic.deadlines import Deadline, Overdue
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.heads import HeadBuffer
+from edge.traffic.stalls import end_overdue
 
 if TYPE_CHECKING:
     from edge.traffic.connections import Connections
@@ -329,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
                 self._close()
             case Overdue.EXCHANGE:
                 if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
-                    self.exchange.overdue()
+                    end_overdue(self.exchange)
             case Overdue.ABORT:
                 self.abort()
 

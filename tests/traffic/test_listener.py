@@ -412,18 +412,6 @@ async def test_a_head_of_the_largest_size_passes(stage: Stage) -> None:
 # --- deadlines ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock() -> Clock:
-    """The edge's clock."""
-    return Clock()
-
-
-@pytest.fixture
-async def timed(make_stage: MakeStage, clock: Clock) -> Stage:
-    """A stage under that clock, with the deadlines of production."""
-    return await make_stage(clock=clock)
-
-
 async def test_a_silent_client_is_closed_at_the_header_deadline(timed: Stage, clock: Clock) -> None:
     """Without a byte of a request there is nothing to answer: the connection ends after 10 s, not before."""
     silent = await timed.client()
