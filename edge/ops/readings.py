@@ -8,7 +8,7 @@ from edge.core.settings import DeadlineSettings
 from edge.wake.trust import Trust
 
 if TYPE_CHECKING:
-    from edge.ops.server import Edge
+    from edge.ops.edge import Edge
 
 DEADLINES = tuple(f"deadlines.{name}" for name in DeadlineSettings.model_fields)
 """All of them: a counter that has never moved is there, too."""
