@@ -19,7 +19,8 @@ ALLOWED = {
     "wake": ("edge.core", "edge.state", "edge.wake"),
     "traffic": ("edge.core", "edge.state.port", "edge.wake", "edge.traffic"),
     "ops": ("edge.core", "edge.state", "edge.wake", "edge.traffic", "edge.ops"),
-    "cli": ("edge.core", "edge.ops", "edge.cli"),
+    "commands": ("edge.core", "edge.state", "edge.wake", "edge.ops", "edge.commands"),
+    "cli": ("edge.core", "edge.ops", "edge.commands", "edge.cli"),
     "appliance": (
         "edge.core",
         "edge.state.wire",
