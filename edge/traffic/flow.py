@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from edge.core import errors
 from edge.core.credentials import Keys, verify
@@ -76,8 +75,6 @@ class Flow:
         self.liveness = Liveness(settings.tcp)
         self._catalog = catalog
         self._wakes = wakes
-        self._observer = observer
-        self._scope = scope
         self._proxies = Proxies(settings.trusted_proxies, settings.public_scheme.encode())
         self._knowledge = Knowledge(
             settings, keys=keys, tokens=tokens, catalog=catalog, admission=admission
@@ -86,15 +83,10 @@ class Flow:
         self._routes = Routes(self)
         self._ledger = Ledger(admission, usage, observer, wall=wall, clock=clock)
         self._needs = Needs(
-            catalog=catalog,
-            wakes=wakes,
-            admission=admission,
-            hint=hint,
-            scope=scope,
-            clock=clock,
-            again=self.start,
-        )
-        self._endings = Endings(
+            catalog=catalog, wakes=wakes, admission=admission, hint=hint,
+            scope=scope, clock=clock, again=self.start,
+        )  # fmt: skip
+        endings = Endings(
             catalog, self._ledger, self._routes, scope=scope, again=self.start, wall=wall
         )
         # What is asked of `decide` for most requests; by whether the exchange is admitted.
@@ -110,7 +102,10 @@ class Flow:
         self.refused_unread = self._ledger.refused_unread
         self.waiting = self._needs.waiting
         self.is_waking = self._needs.is_waking
-        self.tick = self._endings.tick
+        self.tick = endings.tick
+        self.spawn = scope.spawn
+        self.dialed = observer.dialed
+        self.close = self._routes.close
 
     # --- The one path ---------------------------------------------------------------------------------
 
@@ -180,19 +175,7 @@ class Flow:
         self._needs.forget(exchange)
         self._ledger.over(exchange)
 
-    def close(self) -> None:
-        """Let go of every idle upstream connection."""
-        self._routes.close()
-
     # --- What routes ask for and report ---------------------------------------------------------------
-
-    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
-        """Run in the server's scope."""
-        self._scope.spawn(coro, name=name)
-
-    def dialed(self, outcome: str) -> None:
-        """Count a connection attempt."""
-        self._observer.dialed(outcome)
 
     def listening(self, sandbox_id: str) -> None:
         """A port of this sandbox accepted."""
