@@ -27,12 +27,12 @@ drain        shutting down without dropping what is under way
 
 Rooms, and who may import whom (``tests/test_imports.py`` holds us to it)::
 
-    core  <-  state, wake  <-  traffic  <-  ops  <-  cli
+    core  <-  state, wake  <-  traffic  <-  ops  <-  commands  <-  cli
     core, state.{wire,port,keyfiles}  <-  appliance      (nothing in the edge imports the appliance)
 
 ``core`` decides and does no I/O; ``state`` is what the edge asks of a control plane; ``wake`` keeps
 records fresh and wakes sandboxes; ``traffic`` moves bytes (start reading at ``traffic/flow.py``);
-``ops`` starts, observes and stops it all, and has the commands around it.
+``ops`` starts, observes and stops it all; ``commands`` is what people call beside ``serve``.
 
 For other programs: `redact_preview_url` and `redact_preview_token` make previews fit for logs and
 screens. Importing them costs next to nothing.

@@ -11,20 +11,20 @@ from typing import Any
 import click
 
 from edge import __version__
+from edge.commands.dev import Dev
+from edge.commands.keys_cli import keys
+from edge.commands.operator import OperatorError
+from edge.commands.operator_cli import operator
+from edge.commands.probe import alive
+from edge.commands.shared import REDIS_VARIABLE, Options
+from edge.commands.token_cli import token
 from edge.core.redact import redact_text
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
-from edge.ops.dev import Dev
-from edge.ops.keys_cli import keys
-from edge.ops.operator import OperatorError
-from edge.ops.operator_cli import operator
-from edge.ops.probe import alive
 from edge.ops.process import StartError, run
 from edge.ops.serve import serve as serve_edge
 from edge.ops.serve import work
 from edge.ops.server import build_edge
-from edge.ops.shared import REDIS_VARIABLE, Options
-from edge.ops.token_cli import token
 
 PORT = click.IntRange(0, 65535)
 CONFIG = click.option(

@@ -19,7 +19,8 @@ ALLOWED = {
     "wake": ("edge.core", "edge.state", "edge.wake"),
     "traffic": ("edge.core", "edge.state.port", "edge.wake", "edge.traffic"),
     "ops": ("edge.core", "edge.state", "edge.wake", "edge.traffic", "edge.ops"),
-    "cli": ("edge.core", "edge.ops", "edge.cli"),
+    "commands": ("edge.core", "edge.state", "edge.wake", "edge.ops", "edge.commands"),
+    "cli": ("edge.core", "edge.ops", "edge.commands", "edge.cli"),
     "appliance": (
         "edge.core",
         "edge.state.wire",
@@ -35,9 +36,9 @@ IMPURE = frozenset(
     "aiohttp asyncio concurrent http httptools multiprocessing os pathlib random secrets selectors "
     "signal socket ssl subprocess tempfile threading time urllib.request uvloop".split()
 )
-"""What core may not import. (settings.py names pathlib's Path as a type; it opens nothing.)"""
+"""What core may not import. (Settings name pathlib's Path as a type; they open nothing.)"""
 
-MAY_NAME_PATHS = frozenset({"settings.py"})
+MAY_NAME_PATHS = frozenset({"settings.py", "redis_settings.py"})
 
 
 def imports_of(path: Path) -> list[str]:

@@ -16,7 +16,8 @@ import uvloop
 from aiohttp import web
 
 from edge.ops.configuration import load_settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 
 AT_ONCE = 16
 """Look-ups of one edge under way at once."""

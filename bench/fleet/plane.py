@@ -20,7 +20,7 @@ from aiohttp import web
 
 from bench.control_plane import ControlPlane
 from edge.core.records import GrantRecord, SandboxRecord
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.redis import LeftUsage, Publisher
 

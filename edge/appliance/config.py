@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from edge.core.settings import Hostname, RedisSettings, Secret
+from edge.core.group import Hostname, Secret
+from edge.core.redis_settings import RedisSettings
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 

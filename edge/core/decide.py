@@ -171,7 +171,7 @@ def _by_token(
         return names.invalid if problem is not None else Learn(names)
     if problem is not None:
         return problem
-    return claims if peeked is None else Verify(token, family, peeked, names)
+    return claims if peeked is None else Verify(token, family, peeked)
 
 
 def _anonymous(head: Head, view: View, target: Target, refusal: EdgeError) -> Forward | None:

@@ -73,7 +73,6 @@ class Verify:
     token: bytes
     family: Family
     peeked: Peeked
-    names: FamilyProblems
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ class State(StrEnum):
     ERROR = "error"
 
 
+IN_BETWEEN = frozenset({State.CREATING, State.PAUSING, State.RESUMING})
+"""States that end by themselves: the control plane is at work."""
+
+
 class Transport(StrEnum):
     """What a preview token may be used for: plain HTTP requests or WebSocket upgrades, never both."""
 

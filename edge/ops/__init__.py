@@ -1,1 +1,1 @@
-"""Running the edge: settings files, start and stop, workers, logs, metrics, and the commands around it."""
+"""Running the edge: settings files, start and stop, workers, logs, metrics."""

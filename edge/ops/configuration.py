@@ -16,7 +16,8 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edge.core.settings import Group, Settings
+from edge.core.group import Group
+from edge.core.settings import Settings
 
 PREFIX = "PREVIEW_EDGE_"
 CONFIG_VARIABLE = "PREVIEW_EDGE_CONFIG"

@@ -7,8 +7,9 @@ grant, a host or a path. ``docs/metrics.md`` lists every family; a test compares
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -52,8 +53,8 @@ class Histogram:
         return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
 
 
-Reading = Callable[[], float | Mapping[str, float]]
-"""A gauge's value at the moment of a scrape: one, or one per value of its label."""
+Reading = Callable[[], float | Mapping[Any, float]]
+"""What a scrape reads: one number, or one by each value of the label (by tuples of them for several)."""
 
 
 class Metrics(Collector):
@@ -72,7 +73,9 @@ class Metrics(Collector):
         self._phases = {phase: Histogram(PHASE) for phase in PHASES}
         self._dials = dict.fromkeys(DIALS, 0)
         self._events: dict[str, int] = {}
-        self._readings: list[tuple[type[Metric], str, str, str, Reading]] = []
+        self._families: list[Callable[[], Metric]] = []
+        self._read_traffic()
+        self._read_waking()
 
     # --- Counting ---------------------------------------------------------------------------------
 
@@ -117,123 +120,107 @@ class Metrics(Collector):
 
     # --- Readings ---------------------------------------------------------------------------------
 
-    def gauge(self, name: str, text: str, read: Reading, *, label: str = "") -> None:
-        """Add a value that is read when somebody scrapes; a mapping's keys become ``label``."""
-        self._readings.append((GaugeMetricFamily, name, text, label, read))
+    def gauge(self, name: str, text: str, read: Reading, *labels: str) -> None:
+        """Add a value that is read when somebody scrapes."""
+        self._families.append(lambda: _read(GaugeMetricFamily, name, text, read(), labels))
 
-    def counter(self, name: str, text: str, read: Reading, *, label: str = "") -> None:
-        """As `gauge`, for something that only grows and is counted elsewhere."""
-        self._readings.append((CounterMetricFamily, name, text, label, read))
+    def counter(self, name: str, text: str, read: Reading, *labels: str) -> None:
+        """As `gauge`, for something that only grows."""
+        self._families.append(lambda: _read(CounterMetricFamily, name, text, read(), labels))
+
+    def _histogram(self, name: str, text: str, parts: Mapping[str, Histogram], label: str) -> None:
+        self._families.append(lambda: _spread(name, text, parts, label))
+
+    def _read_traffic(self) -> None:
+        self.gauge("build_info", "The version, as a label.", lambda: {__version__: 1}, "version")
+        self.counter(
+            "requests",
+            "Exchanges that are over, by class of status (0xx: no answer was sent), code of the edge's "
+            "own error (empty: the app answered) and how it ended.",
+            lambda: {
+                (f"{status}xx", code, end): n for (status, code, end), n in self._requests.items()
+            },
+            "status",
+            "code",
+            "end",
+        )
+        self._histogram(
+            "request_duration_seconds",
+            "Duration of exchanges, tunnels apart, by whether they had to wait for a look-up or a wake.",
+            {"no": self._direct, "yes": self._waited},
+            "waited",
+        )
+        self.counter(
+            "bytes",
+            "Bytes of bodies and tunnels; in = from client to app.",
+            lambda: {"in": self._bytes_in, "out": self._bytes_out},
+            "direction",
+        )
+        self.counter(
+            "tunnels_ended", "Tunnels that are over, by reason.", lambda: self._tunnels, "reason"
+        )
+        self.counter(
+            "limits_reached",
+            "Exchanges refused because of a limit or a deadline, by the setting that says so.",
+            lambda: self._limits,
+            "setting",
+        )
+        self.counter(
+            "upstream_connects",
+            "Attempts to connect to apps, by outcome.",
+            lambda: self._dials,
+            "outcome",
+        )
+        self.counter(
+            "events",
+            "Lines of the event log, by level, written or not.",
+            lambda: self._events,
+            "level",
+        )
+
+    def _read_waking(self) -> None:
+        self.counter(
+            "wakes",
+            "Wakes that are over, by outcome: ok, or the code their waiters got.",
+            lambda: self._wakes,
+            "outcome",
+        )
+        self.counter(
+            "woken_requests",
+            "Exchanges that took part in a wake, by role and outcome.",
+            lambda: self._woken,
+            "role",
+            "outcome",
+        )
+        self._histogram(
+            "wake_phase_seconds",
+            "Phases of wakes: resume (until the control plane said running), then dispatch (until the "
+            "first byte went upstream), listen (until the app accepted), first_byte (until it answered).",
+            self._phases,
+            "phase",
+        )
 
     # --- Collecting -------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
         """All families, for prometheus-client."""
-        build = GaugeMetricFamily(
-            f"{NAMESPACE}_build_info", "The version, as a label.", labels=["version"]
-        )
-        build.add_metric([__version__], 1)
-        yield build
-        yield from self._traffic()
-        yield from self._waking()
-        for kind, name, text, label, read in self._readings:
-            value = read()
-            rows = value.items() if isinstance(value, Mapping) else [("", value)]
-            labelled = (((key,) if label else (), number) for key, number in rows)
-            yield _family(kind, name, text, [label] if label else [], labelled)
-
-    def _traffic(self) -> Iterator[Metric]:
-        yield _counter(
-            "requests",
-            "Exchanges that are over, by class of status (0xx: no answer was sent), code of the edge's "
-            "own error (empty: the app answered) and how it ended.",
-            ["status", "code", "end"],
-            (((f"{status}xx", code, end), n) for (status, code, end), n in self._requests.items()),
-        )
-        yield _histogram(
-            "request_duration_seconds",
-            "Duration of exchanges, tunnels apart, by whether they had to wait for a look-up or a wake.",
-            "waited",
-            {"no": self._direct, "yes": self._waited},
-        )
-        yield _counter(
-            "bytes",
-            "Bytes of bodies and tunnels; in = from client to app.",
-            ["direction"],
-            ((("in",), self._bytes_in), (("out",), self._bytes_out)),
-        )
-        yield _counter(
-            "tunnels_ended",
-            "Tunnels that are over, by reason.",
-            ["reason"],
-            (((end,), n) for end, n in self._tunnels.items()),
-        )
-        yield _counter(
-            "limits_reached",
-            "Exchanges refused because of a limit or a deadline, by the setting that says so.",
-            ["setting"],
-            (((setting,), n) for setting, n in self._limits.items()),
-        )
-        yield _counter(
-            "upstream_connects",
-            "Attempts to connect to apps, by outcome.",
-            ["outcome"],
-            (((outcome,), n) for outcome, n in self._dials.items()),
-        )
-        yield _counter(
-            "events",
-            "Lines of the event log, by level, written or not.",
-            ["level"],
-            (((level,), n) for level, n in self._events.items()),
-        )
-
-    def _waking(self) -> Iterator[Metric]:
-        yield _counter(
-            "wakes",
-            "Wakes that are over, by outcome: ok, or the code their waiters got.",
-            ["outcome"],
-            (((outcome,), n) for outcome, n in self._wakes.items()),
-        )
-        yield _counter(
-            "woken_requests",
-            "Exchanges that took part in a wake, by role and outcome.",
-            ["role", "outcome"],
-            (((role, outcome), n) for (role, outcome), n in self._woken.items()),
-        )
-        yield _histogram(
-            "wake_phase_seconds",
-            "Phases of wakes: resume (until the control plane said running), then dispatch (until the "
-            "first byte went upstream), listen (until the app accepted), first_byte (until it answered).",
-            "phase",
-            self._phases,
-        )
+        return (family() for family in self._families)
 
 
-def _family(
-    kind: type[Metric],
+def _read(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
     name: str,
     text: str,
-    labels: list[str],
-    rows: Iterable[tuple[tuple[str, ...], float]],
+    value: float | Mapping[Any, float],
+    labels: tuple[str, ...],
 ) -> Metric:
-    if kind is CounterMetricFamily:
-        return _counter(name, text, labels, rows)
-    gauge = GaugeMetricFamily(f"{NAMESPACE}_{name}", text, labels=labels)
-    for values, number in rows:
-        gauge.add_metric(values, number)
-    return gauge
-
-
-def _counter(
-    name: str, text: str, labels: list[str], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> Metric:
-    family = CounterMetricFamily(f"{NAMESPACE}_{name}", text, labels=labels)
-    for values, number in rows:
-        family.add_metric(values, number)
+    family = kind(f"{NAMESPACE}_{name}", text, labels=labels)
+    for key, number in value.items() if isinstance(value, Mapping) else [((), value)]:
+        family.add_metric(key if isinstance(key, tuple) else (key,), number)
     return family
 
 
-def _histogram(name: str, text: str, label: str, parts: Mapping[str, Histogram]) -> Metric:
+def _spread(name: str, text: str, parts: Mapping[str, Histogram], label: str) -> Metric:
     family = HistogramMetricFamily(f"{NAMESPACE}_{name}", text, labels=[label])
     for value, part in parts.items():
         family.add_metric([value], part.buckets(), part.sum)

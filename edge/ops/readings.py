@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.core.settings import DeadlineSettings
-from edge.wake.catalog import Trust
+from edge.wake.trust import Trust
 
 if TYPE_CHECKING:
-    from edge.ops.server import Edge
+    from edge.ops.edge import Edge
 
 DEADLINES = tuple(f"deadlines.{name}" for name in DeadlineSettings.model_fields)
 """All of them: a counter that has never moved is there, too."""
@@ -26,7 +26,7 @@ def register_readings(edge: Edge) -> None:
         "deadlines_passed",
         "Deadlines that have passed, by setting.",
         lambda: dict.fromkeys(DEADLINES, 0.0) | edge.flow.passed,
-        label="setting",
+        "setting",
     )
     gauge(
         "catalog_heartbeat_age_seconds",
@@ -37,15 +37,15 @@ def register_readings(edge: Edge) -> None:
         "catalog_trust",
         "1 for how far the catalog is believed at the moment, 0 for the rest.",
         lambda: {trust.value: float(catalog.trust() is trust) for trust in Trust},
-        label="trust",
+        "trust",
     )
     gauge(
         "catalog_entries",
         "Records kept, and look-ups under way (pending).",
         catalog.size,
-        label="kind",
+        "kind",
     )
     gauge("ready", "1 when /readyz says so.", lambda: float(not edge.unready()))
     gauge("usage_pairs_waiting", "Pairs of sandbox and grant not yet reported.", usage.waiting)
     counter("usage_pairs_given_up", "Pairs whose usage was lost.", lambda: usage.given_up)
-    counter("log_lines_dropped", "Lines that could not be written.", edge.logs.dropped, label="log")
+    counter("log_lines_dropped", "Lines that could not be written.", edge.logs.dropped, "log")

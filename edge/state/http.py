@@ -30,7 +30,13 @@ RESUME_MARGIN = 1.0
 """Seconds an answer to a resume may come after the control plane's own time for it is up."""
 
 WATCH_SILENCE = 3.0
-"""Seconds without a frame after which a watch is given up; heartbeats come every 0.3 s."""
+"""Seconds without a frame after which a watch is given up; heartbeats come every 0.3 s.
+
+Part of what ``docs/internal-api.yaml`` promises, and no setting: ten heartbeats in a row have not come, however
+long the edge may believe what it knows. ``catalog.stale_after`` bounds something else, the time without any
+event of any port, in which this one may have to connect. Being shorter, this finds a dead connection while
+there is time for another one before the control plane counts as silent.
+"""
 
 SHORT_CALLS = 64
 """Look-ups, reports and acks under way at once."""

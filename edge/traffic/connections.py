@@ -1,4 +1,4 @@
-"""All client connections of one listener: who is let in, whom we trust, and the sweep of their deadlines.
+"""All client connections of one listener: who is let in, and the sweep of their deadlines.
 
 One sweep looks at all deadlines a few times a second; a timer per connection would cost each request
 two heap operations for something that almost never fires.
@@ -7,10 +7,9 @@ two heap operations for something that almost never fires.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 
+from edge.core.head import RequestScanner
 from edge.traffic.deadlines import SWEEP_INTERVAL, Deadlines
 from edge.traffic.flow import Flow
 from edge.traffic.listener import ClientConnection
@@ -19,11 +18,11 @@ from edge.traffic.listener import ClientConnection
 class Connections:
     """Every client connection."""
 
-    def __init__(self, flow: Flow, trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
+    def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._trusted = trusted
+        limits = flow.settings.limits
+        self.scanner = RequestScanner(max_fields=limits.header_count, max_line=limits.request_line)
         self.deadlines = Deadlines(flow.settings.deadlines)
-        self._trust_known: dict[str, bool] = {}
         self._open: set[ClientConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -46,25 +45,6 @@ class Connections:
         if connection in self._open:
             self._open.discard(connection)
             self._flow.admission.disconnect(address)
-
-    def trusts(self, address: str) -> bool:
-        """Whether a peer is one of our own proxies."""
-        if not self._trusted:
-            return False
-        known = self._trust_known.get(address)
-        if known is None:
-            if len(self._trust_known) >= 4096:
-                self._trust_known.clear()
-            known = self._trust_known[address] = self._in_trusted(address)
-        return known
-
-    def _in_trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(ip, "ipv4_mapped", None)
-        return any((mapped or ip) in network for network in self._trusted)
 
     def start_sweep(self) -> None:
         """Begin to look at deadlines, every `SWEEP_INTERVAL`."""

@@ -19,6 +19,7 @@ from edge.state.port import Unavailable
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.ledger import Ledger
 from edge.traffic.routes import Routes
+from edge.traffic.stalls import end_unread
 from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
 
@@ -107,7 +108,7 @@ class Endings:
                 self._ledger.note(exchange, access)
             elif not exchange.head.websocket:
                 self._ledger.note(exchange, access)
-                exchange.check_reader()
+                end_unread(exchange)
             grant = self._catalog.grant(access.claims.grant)
             self._cut_without(grant if isinstance(grant, GrantRecord) else way.grant, exchange, now)
             if grant is Missing.UNKNOWN:

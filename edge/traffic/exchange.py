@@ -9,7 +9,8 @@
 
 The client's side (`edge.traffic.listener`) and the upstream's (`edge.traffic.upstream`) report what
 happens to their connections; the exchange moves bytes through its relays and says when it is over.
-What *should* happen to a request is not decided here but in `edge.core.decide`.
+What *should* happen to a request is not decided here but in `edge.core.decide`, whether it may be sent
+again in `edge.traffic.retry`, and who is to blame when nothing moves in `edge.traffic.stalls`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edge.core.head import Head
 from edge.core.reports import End, Role
 from edge.traffic import pages
 from edge.traffic.relay import AnswerRelay, RequestRelay
+from edge.traffic.retry import Sent, may_be_repeated
 from edge.traffic.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -44,17 +46,6 @@ class Phase(Enum):
     RELAYING = "request and answer are under way"
     TUNNEL = "bytes flow both ways"
     CLOSED = "over"
-
-
-class Sent(Enum):
-    """What the upstream may have seen of the request. The retry rule reads only this."""
-
-    NOTHING = "not a byte was written"
-    MAYBE = "written, and no sign yet that it was read"
-    CERTAIN = "the upstream has begun to answer"
-
-
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class Exchange:
@@ -160,21 +151,6 @@ class Exchange:
         if gone:
             self.abandon()
 
-    def check_reader(self) -> None:
-        """After its FIN, a client may read on or be gone altogether; only bytes sent to it would tell.
-
-        So an answer that brings none for a while (a stream of events, its page closed) ends here, or it
-        would hold its place, and its sandbox awake, for as long as the app is silent.
-        """
-        limit = self.flow.settings.deadlines.body_stall
-        if not (limit and self.status and self.phase is Phase.RELAYING and self.client.half_closed):
-            return
-        now, sent = self.flow.clock(), self.bytes_out
-        if sent != self.quiet_at:
-            self.quiet_at, self.quiet_since = sent, now
-        elif now - self.quiet_since >= limit:
-            self._truncate(End.CLIENT_GONE)
-
     def abandon(self) -> None:
         """The client has left before it could be served: nothing more is done for it."""
         self.client_gone()
@@ -183,8 +159,7 @@ class Exchange:
     def client_gone(self) -> None:
         """The client's connection is lost."""
         if self.phase is not Phase.CLOSED:
-            self._drop_upstream()
-            self._over(End.CLIENT_GONE)
+            self.give_up(End.CLIENT_GONE)
 
     def client_writable(self, writable: bool) -> None:
         """The client reads too slowly (or again): the upstream's bytes must wait."""
@@ -213,7 +188,7 @@ class Exchange:
 
     def _malformed_body(self, why: str) -> None:
         if self.status:
-            self._truncate(End.CLIENT_GONE)
+            self.truncate(End.CLIENT_GONE)
         else:
             self.refuse(bad_request(why))
 
@@ -260,7 +235,7 @@ class Exchange:
         try:
             out = answer.feed(data)
         except (InvalidAnswer, FramingError):
-            self._upstream_failed(errors.PREVIEW_UPSTREAM_INVALID, End.UPSTREAM_INVALID)
+            self.fail(errors.PREVIEW_UPSTREAM_INVALID, End.UPSTREAM_INVALID)
             return
         if not self.status:
             self.sent = Sent.CERTAIN
@@ -286,43 +261,29 @@ class Exchange:
             if last:
                 self.client.transport.write(last)
             self._answer_done(answer, reusable=False)
-        elif self._may_retry():
+        elif may_be_repeated(self):
             self.retried = True
             self._drop_upstream()
             self.sent = Sent.NOTHING
             self.flow.start(self)
         else:
-            self._upstream_failed(errors.PREVIEW_UPSTREAM_CLOSED, End.UPSTREAM_GONE)
+            self.fail(errors.PREVIEW_UPSTREAM_CLOSED, End.UPSTREAM_GONE)
 
     def upstream_writable(self, writable: bool) -> None:
         """The upstream reads too slowly (or again): the client's bytes must wait."""
         self.client.read_more(writable)
 
-    def _may_retry(self) -> bool:
-        """RFC 9110 section 9.2.2: a kept-alive connection closed under an idempotent request; once.
-
-        Only without a body, because what was sent of it is gone, and only before a byte of an answer.
-        """
-        return (
-            self.sent is Sent.MAYBE
-            and not self.retried
-            and self.upstream is not None
-            and self.upstream.reused
-            and self.request is None
-            and self.head.method in _IDEMPOTENT
-        )
-
-    def _upstream_failed(self, problem: Problem, end: End, *, limit: str = "") -> None:
+    def fail(self, problem: Problem, end: End, *, limit: str = "") -> None:
+        """The upstream did not do its part: an error, or no more of an answer that is under way."""
         if self.status:
-            self._truncate(end)
+            self.truncate(end)
         else:
             self.refuse(EdgeError(problem, {"limit": limit} if limit else {}), end)
 
-    def _truncate(self, end: End) -> None:
+    def truncate(self, end: End) -> None:
         """End an answer that is under way and will not be completed."""
         assert self.answer is not None
-        self._drop_upstream()
-        self._over(end)
+        self.give_up(end)
         self.client.close_truncated(delimited=self.answer.delimited)
 
     def _answer_done(self, answer: AnswerRelay, *, reusable: bool) -> None:
@@ -383,21 +344,6 @@ class Exchange:
             self.client.give_back(self.request.rest)
         return self.request_complete
 
-    def overdue(self) -> None:
-        """A deadline of the relaying phase passed: whose turn was it?"""
-        assert self.upstream is not None
-        if self.client.write_paused:
-            self._drop_upstream()
-            self._over(End.CLIENT_STALLED)
-            self.client.reset()
-        elif self.upstream.write_paused or self.request_complete:
-            timeout, end = errors.PREVIEW_UPSTREAM_TIMEOUT, End.UPSTREAM_STALLED
-            self._upstream_failed(timeout, end, limit="deadlines.first_byte")
-        elif not self.status:
-            self.refuse(errors.too_slow("deadlines.body_stall"), End.CLIENT_STALLED)
-        else:
-            self._truncate(End.CLIENT_STALLED)
-
     def cut(self, end: End, problem: Problem | None = None) -> None:
         """End it now, wherever it stands: its sandbox or its grant is gone, or the edge is going.
 
@@ -411,9 +357,14 @@ class Exchange:
                 self.tunnel.close(end)
         elif self.phase is Phase.RELAYING:
             default = errors.EDGE_DRAINING if end is End.DRAINED else errors.PREVIEW_UPSTREAM_CLOSED
-            self._upstream_failed(problem or default, end)
+            self.fail(problem or default, end)
         elif self.phase in (Phase.PARKED, Phase.DIALING):
             self.refuse(EdgeError(problem or errors.EDGE_DRAINING), end)
+
+    def give_up(self, end: End) -> None:
+        """Nothing more is done for it. What becomes of the client's connection is the caller's to say."""
+        self._drop_upstream()
+        self._over(end)
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None

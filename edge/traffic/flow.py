@@ -17,20 +17,14 @@ decided again from the beginning, with what is known then.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from edge.core import errors, outbound
-from edge.core.answer import Answer, AnswerScanner
-from edge.core.credentials import Family, Keys, verify
+from edge.core import errors
+from edge.core.credentials import Keys, verify
 from edge.core.decide import decide
-from edge.core.decision import Asked, Forward, Learn, Passage, Refuse, Verify
+from edge.core.decision import Asked, Forward, Learn, Refuse, Verify
 from edge.core.errors import Problem
-from edge.core.fields import FieldReader
-from edge.core.head import Head, RequestScanner
 from edge.core.records import SandboxRecord, State
 from edge.core.reports import Observer
 from edge.core.settings import Settings
@@ -38,12 +32,13 @@ from edge.core.token_cache import TokenCache
 from edge.state.port import Unavailable
 from edge.traffic.continuation import Continuation
 from edge.traffic.endings import Endings
+from edge.traffic.equipment import Equipment
 from edge.traffic.exchange import Exchange
 from edge.traffic.knowledge import Knowledge
 from edge.traffic.ledger import Ledger
 from edge.traffic.liveness import Liveness
 from edge.traffic.needs import Needs
-from edge.traffic.relay import AnswerRelay, RequestRelay
+from edge.traffic.proxies import Proxies
 from edge.traffic.routes import Routes
 from edge.wake.admission import Admission
 from edge.wake.catalog import Catalog
@@ -68,58 +63,49 @@ class Flow:
         usage: UsageReporter,
         observer: Observer,
         scope: Scope,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
-        limits = settings.limits
         self.settings = settings
-        self.liveness = Liveness(settings.tcp)
         self.admission = admission
         self.wall = wall
         self.clock = clock
         self.draining = False
         self.passed: Counter[str] = Counter()  # deadlines that have passed, by their setting
-        self.public_scheme = settings.public_scheme.encode()
-        self.scanner = RequestScanner(max_fields=limits.header_count, max_line=limits.request_line)
-        self._answers = AnswerScanner(max_fields=limits.header_count)
-        self._trailer_fields = FieldReader.for_requests()
+        self.liveness = Liveness(settings.tcp)
+        self._catalog = catalog
+        self._wakes = wakes
+        self._proxies = Proxies(settings.trusted_proxies, settings.public_scheme.encode())
         self._knowledge = Knowledge(
             settings, keys=keys, tokens=tokens, catalog=catalog, admission=admission
         )
-        self._continuation = Continuation(keys, wall)
-        self._cookie_name = self._continuation.name(self.public_scheme)
-        # What is asked of `decide` for most requests; by whether the exchange is admitted.
-        self._asked_plainly = (
-            Asked(self._cookie_name, b"", False),
-            Asked(self._cookie_name, b"", True),
-        )
-        self._catalog = catalog
-        self._wakes = wakes
-        self._observer = observer
-        self._scope = scope
+        equipment = Equipment(settings, keys=keys, tokens=tokens, proxies=self._proxies, wall=wall)
         self._routes = Routes(self)
         self._ledger = Ledger(admission, usage, observer, wall=wall, clock=clock)
         self._needs = Needs(
-            catalog=catalog,
-            wakes=wakes,
-            admission=admission,
-            hint=hint,
-            scope=scope,
-            clock=clock,
-            again=self.start,
-        )
-        self._endings = Endings(
+            catalog=catalog, wakes=wakes, admission=admission, hint=hint,
+            scope=scope, clock=clock, again=self.start,
+        )  # fmt: skip
+        endings = Endings(
             catalog, self._ledger, self._routes, scope=scope, again=self.start, wall=wall
         )
+        # What is asked of `decide` for most requests; by whether the exchange is admitted.
+        name = Continuation.name(settings.public_scheme.encode())
+        self._asked_plainly = (Asked(name, b"", False), Asked(name, b"", True))
         # Whoever has a flow asks it; its parts answer.
+        self.new_request_id = equipment.new_request_id
+        self.request_head = equipment.request_head
+        self.request_relay = equipment.request_relay
+        self.answer_relay = equipment.answer_relay
         self.active = self._ledger.active
         self.tunneled = self._ledger.tunneled
         self.refused_unread = self._ledger.refused_unread
         self.waiting = self._needs.waiting
         self.is_waking = self._needs.is_waking
-        self.tick = self._endings.tick
-        self._id_prefix = os.urandom(6).hex().encode() + b"-"
-        self._id_count = 0
+        self.tick = endings.tick
+        self.spawn = scope.spawn
+        self.dialed = observer.dialed
+        self.close = self._routes.close
 
     # --- The one path ---------------------------------------------------------------------------------
 
@@ -146,9 +132,9 @@ class Flow:
         section = exchange.head.section
         if not (section.forwarded or section.websocket):
             return self._asked_plainly[exchange.admitted]
-        scheme = exchange.client.peer_of(exchange.head).scheme
+        scheme = self._proxies.peer_of(exchange.client.address, exchange.head).scheme
         origin = scheme + b"://" + section.host if section.websocket else b""
-        return Asked(self._continuation.name(scheme), origin, exchange.admitted)
+        return Asked(Continuation.name(scheme), origin, exchange.admitted)
 
     def _forward(self, exchange: Exchange, way: Forward) -> None:
         exchange.way, exchange.access = way, way.access
@@ -159,7 +145,7 @@ class Flow:
 
     def _verify(self, exchange: Exchange, need: Verify) -> bool:
         """Check a signature, if this visitor's address has not sent too many bad ones lately."""
-        address = exchange.client.visitor_of(exchange.head)
+        address = self._proxies.visitor_of(exchange.client.address, exchange.head)
         if not self.admission.signature_allowed(address):
             exchange.refuse(errors.overloaded("tokens.failures_per_minute"))
             return False
@@ -169,59 +155,6 @@ class Flow:
         if not genuine:
             self.admission.signature_failed(address)
         return True
-
-    # --- What exchanges ask for -----------------------------------------------------------------------
-
-    def new_request_id(self) -> bytes:
-        """An id unique to this process and, by its random prefix, among processes."""
-        self._id_count += 1
-        return self._id_prefix + b"%x" % self._id_count
-
-    def request_head(self, exchange: Exchange) -> bytes:
-        """The head for the upstream. What it shares with the request before is made once."""
-        head, way = exchange.head, exchange.way
-        assert way is not None
-        section = head.section
-        passage = section.passage
-        if passage is None or passage.way is not way:
-            peer = exchange.client.peer_of(head)
-            name = self._continuation.name(peer.scheme)
-            outward = outbound.outward(section, way, peer, name)
-            passage = Passage(self._knowledge.tokens.era, way, outward)
-            if (
-                way.access.family is not Family.EDGE
-                and not head.proxy_marker
-                and way.refusal is None
-            ):
-                section.passage = passage  # the credential is in the section, not in the query
-        return outbound.request_head(head, passage.outward, exchange.request_id)
-
-    def request_relay(self, head: Head) -> RequestRelay:
-        """A relay for a request body."""
-        return RequestRelay(
-            head, self._trailer_fields, max_trailer_bytes=self.settings.limits.header_bytes
-        )
-
-    def answer_relay(self, exchange: Exchange, before: Answer | None) -> AnswerRelay:
-        """A relay for the answer to this exchange; ``before`` is the connection's last answer."""
-        access = exchange.access
-        assert access is not None
-        head = exchange.head
-        cookie, name = None, self._cookie_name
-        if head.section.forwarded or access.continues:
-            scheme = exchange.client.peer_of(head).scheme
-            name = self._continuation.name(scheme)
-            if access.continues:
-                cookie = self._continuation.set_cookie(head, access.claims, scheme)
-        return AnswerRelay(
-            head,
-            self._answers,
-            own_cookie=name,
-            max_head_bytes=self.settings.limits.header_bytes,
-            closing=exchange.ends_connection,
-            cookie=cookie,
-            before=before,
-        )
 
     # --- What exchanges report ------------------------------------------------------------------------
 
@@ -242,19 +175,7 @@ class Flow:
         self._needs.forget(exchange)
         self._ledger.over(exchange)
 
-    def close(self) -> None:
-        """Let go of every idle upstream connection."""
-        self._routes.close()
-
     # --- What routes ask for and report ---------------------------------------------------------------
-
-    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> None:
-        """Run in the server's scope."""
-        self._scope.spawn(coro, name=name)
-
-    def dialed(self, outcome: str) -> None:
-        """Count a connection attempt."""
-        self._observer.dialed(outcome)
 
     def listening(self, sandbox_id: str) -> None:
         """A port of this sandbox accepted."""

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from edge.core import errors
 from edge.core.errors import EdgeError
-from edge.core.head import Head
-from edge.core.outbound import Peer, client_scheme, forwarded_for
 from edge.traffic import closing, pages
 from edge.traffic.deadlines import Deadline, Overdue
 from edge.traffic.exchange import Exchange, Phase
 from edge.traffic.heads import HeadBuffer
+from edge.traffic.stalls import end_overdue
 
 if TYPE_CHECKING:
     from edge.traffic.connections import Connections
@@ -57,7 +56,7 @@ class ClientConnection(asyncio.Protocol):
         self._flow = flow
         self._deadlines = connections.deadlines
         self._connections = connections
-        self._buffer = HeadBuffer(flow.scanner, flow.settings.limits)
+        self._buffer = HeadBuffer(connections.scanner, flow.settings.limits)
         self._deadline = connections.deadlines.header
         self._due_at = 0.0  # when that has passed; 0 = never
         self._parsing = False
@@ -208,18 +207,6 @@ class ClientConnection(asyncio.Protocol):
 
     # --- for the exchange -----------------------------------------------------------------------------
 
-    def peer_of(self, head: Head) -> Peer:
-        """Who asks, and by which scheme."""
-        trusted = self._connections.trusts(self.address)
-        scheme = client_scheme(head, trusted, self._flow.public_scheme)
-        return Peer(self.address.encode("ascii", "replace"), trusted, scheme)
-
-    def visitor_of(self, head: Head) -> str:
-        """Whom to charge for a request: the peer, or who came to it where it is one of our own proxies."""
-        if not (head.section.forwarded and self._connections.trusts(self.address)):
-            return self.address
-        return forwarded_for(head, self._connections.trusts) or self.address
-
     def take(self) -> bytes:
         """What was read and not yet used; the caller uses it now."""
         data = self._buffer.take()
@@ -343,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
                 self._close()
             case Overdue.EXCHANGE:
                 if self.exchange is not None and self.exchange.phase is Phase.RELAYING:
-                    self.exchange.overdue()
+                    end_overdue(self.exchange)
             case Overdue.ABORT:
                 self.abort()
 

@@ -1,36 +1,17 @@
-"""What the edge knows about sandboxes and grants, and how far it may be believed.
+"""What the edge knows about sandboxes and grants.
 
 An entry is *known* (a record), *absent* (the control plane said there is none), or *unsure* (changes may
 have been missed since); a look-up under way is *pending*. Changes apply to pending look-ups too: the
 higher version wins, whichever came last.
 
-Trust is measured by the local monotonic clock since the last proof of being caught up (`watch.py`), and
-says when a known entry has to be asked for again before it is served:
-
-========  ===========================  ===================  ============================================
-trust     heartbeat age                sandbox              grant
-========  ===========================  ===================  ============================================
-FRESH     under ``fresh``              served               served
-SUSPECT   up to ``stale_after``        served               asked for again when last asked over 1 s ago
-STALE     up to ``stale_limit``        served               served
-LOST      beyond                       as grant in SUSPECT  as grant in SUSPECT
-(before)  no heartbeat yet             as grant in SUSPECT  as grant in SUSPECT
-========  ===========================  ===================  ============================================
-
-When asking fails, what is known goes on being served for another second, as long as it was last confirmed
-(by a look-up, or by a heartbeat while nothing was in doubt) within ``stale_limit``. Beyond that an entry
-is LOST until an answer comes. Records that can never change again (revoked, expired, destroyed) are
-served without asking.
-
-So a revocation takes effect within ``fresh`` plus a second while the control plane can be asked, and
-within ``stale_limit`` at worst.
+What may be served of it, and what has to be asked for again, is `edge.wake.trust`'s to say.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from enum import Enum
-from math import inf
+from contextlib import suppress
 
 from edge.core.records import GrantRecord, Missing, Record, SandboxRecord
 from edge.core.reports import Observer
@@ -39,21 +20,11 @@ from edge.state.port import StatePort, Unavailable
 from edge.wake.entries import Entry, Pending, R, Shelf
 from edge.wake.scope import Scope, ScopeClosed
 from edge.wake.signals import Signals
+from edge.wake.trust import Belief, Trust
 from edge.wake.watch import Watch
 
-ASK_INTERVAL = 1.0
-"""Seconds during which an answer (or the failure to get one) stands before the same entry is asked again."""
-LEAST_ABSENT_TTL = 0.1
-"""An absence is remembered at least this long: who looked it up must live to read the answer."""
-
-
-class Trust(Enum):
-    """How recently the catalog was caught up."""
-
-    FRESH = "fresh"
-    SUSPECT = "suspect"
-    STALE = "stale"
-    LOST = "lost"
+POLL = 1.0
+"""Seconds after which a change that is waited for is asked for: its message may be lost."""
 
 
 class Catalog:
@@ -71,18 +42,14 @@ class Catalog:
         clock: Callable[[], float],
         observer: Observer,
     ) -> None:
-        self._settings = settings
         self._clock = clock
-        self._observer = observer
+        self._belief = Belief(settings, clock)
         self._scope = Scope(lambda name, e: observer.event("crash", task=name, error=repr(e)))
         self._watch = Watch(port, self, silence=settings.stale_after, observer=observer)
         self._sandboxes = Shelf(settings.max_entries, port.sandbox)
         self._grants = Shelf(settings.max_entries, port.grant)
         self._signals = Signals()
         self._listeners: list[Callable[[Record], None]] = []
-        self._heartbeat_at = -inf
-        self._epoch = 0
-        self._doubted_at = -inf
 
     # --- Reading (the hot path) -------------------------------------------------------------------
 
@@ -91,47 +58,20 @@ class Catalog:
         entry = self._sandboxes.entries.get(sandbox_id)
         if entry is None:
             return Missing.UNKNOWN
-        now = self._clock()
-        age = now - self._heartbeat_at
-        if age < self._settings.fresh and entry.epoch == self._epoch and entry.record is not None:
-            return entry.record
-        return self._judge(entry, now, trusting=age < self._settings.stale_limit)
+        belief, record = self._belief, entry.record
+        if record is None or entry.epoch != belief.epoch or self._clock() >= belief.fresh_until:
+            return belief.of_sandbox(entry)
+        return record
 
     def grant(self, grant_id: str) -> GrantRecord | Missing:
         """The record to decide on, or why there is none."""
         entry = self._grants.entries.get(grant_id)
         if entry is None:
             return Missing.UNKNOWN
-        now = self._clock()
-        age = now - self._heartbeat_at
-        if age < self._settings.fresh and entry.epoch == self._epoch and entry.record is not None:
-            return entry.record
-        trusting = self._settings.stale_after <= age < self._settings.stale_limit
-        return self._judge(entry, now, trusting=trusting)
-
-    def _judge(self, entry: Entry[R], now: float, *, trusting: bool) -> R | Missing:
-        """The slow half of reading. ``trusting``: a sure record need not be asked for again by now."""
-        record = entry.record
-        asked = now - entry.asked_at
-        if record is None:
-            ttl = max(self._settings.absent_ttl, LEAST_ABSENT_TTL)
-            return Missing.ABSENT if asked < ttl and not entry.failed else Missing.UNKNOWN
-        if entry.final:
-            return record
-        sure = entry.epoch == self._epoch
-        answered = sure and asked < ASK_INTERVAL and not entry.failed
-        excused = entry.failed and asked < ASK_INTERVAL and entry.asked_at >= self._doubted_at
-        if answered:
-            return record
-        if not self._within_limit(entry, now):
-            return Missing.LOST if excused else Missing.UNKNOWN
-        return record if excused or (sure and trusting) else Missing.UNKNOWN
-
-    def _within_limit(self, entry: Entry[R], now: float) -> bool:
-        confirmed = entry.read_at
-        if entry.epoch == self._epoch:
-            confirmed = max(confirmed, self._heartbeat_at)
-        return now - confirmed <= self._settings.stale_limit
+        belief, record = self._belief, entry.record
+        if record is None or entry.epoch != belief.epoch or self._clock() >= belief.fresh_until:
+            return belief.of_grant(entry)
+        return record
 
     # --- Asking -----------------------------------------------------------------------------------
 
@@ -155,13 +95,8 @@ class Catalog:
         if pending.failure is None:
             return
         entry = shelf.entries.get(key)
-        if entry is None or not self._usable(entry):
+        if entry is None or not self._belief.usable(entry):
             raise Unavailable(pending.failure)
-
-    def _usable(self, entry: Entry[R]) -> bool:
-        if entry.record is None:
-            return False
-        return entry.final or self._within_limit(entry, self._clock())
 
     def _begin(self, shelf: Shelf[R], key: str) -> Pending[R]:
         pending: Pending[R] = Pending()
@@ -180,7 +115,7 @@ class Catalog:
         return pending
 
     async def _ask(self, shelf: Shelf[R], key: str, pending: Pending[R]) -> None:
-        began, epoch = self._clock(), self._epoch
+        began, epoch = self._clock(), self._belief.epoch
         try:
             answer = await shelf.ask(key)
         except Unavailable as e:
@@ -235,12 +170,12 @@ class Catalog:
         now = self._clock()
         entry = shelf.entries.get(record.id)
         if entry is None:
-            entry = Entry(None, 0, self._epoch - 1, now, now)
+            entry = Entry(None, 0, self._belief.epoch - 1, now, now)
             shelf.entries.put(record.id, entry, keep=self._signals)
         self._overtake(shelf, record)
         if self._supersede(entry, record):
             entry.asked_at, entry.failed = now, False
-            if entry.epoch == self._epoch:
+            if entry.epoch == self._belief.epoch:
                 entry.read_at = now
 
     def hear_change(self, record: Record) -> None:
@@ -302,29 +237,32 @@ class Catalog:
                     return record
                 await event.wait()
 
+    async def changes_from(self, known: SandboxRecord) -> None:
+        """Wait until the sandbox's record is worth another look: it has changed, or was asked for."""
+        try:
+            async with asyncio.timeout(POLL):
+                await self.changed(known.id, known.version)
+        except TimeoutError:
+            with suppress(Unavailable):  # then it is worth another look in a while
+                await self.look_up_sandbox(known.id)
+
     # --- Trust ------------------------------------------------------------------------------------
 
     def trust(self) -> Trust:
-        """How recently the catalog was caught up. SUSPECT before the first heartbeat."""
-        age = self.heartbeat_age()
-        if age < self._settings.fresh:
-            return Trust.FRESH
-        if age < self._settings.stale_after or age == inf:
-            return Trust.SUSPECT
-        return Trust.STALE if age < self._settings.stale_limit else Trust.LOST
+        """See `Belief.trust`."""
+        return self._belief.trust()
 
     def heartbeat_age(self) -> float:
-        """Seconds since the last proof of being caught up; infinite before the first."""
-        return self._clock() - self._heartbeat_at
+        """See `Belief.heartbeat_age`."""
+        return self._belief.heartbeat_age()
 
     def hear_heartbeat(self) -> None:
         """Every change up to this moment has been heard."""
-        self._heartbeat_at = self._clock()
+        self._belief.prove()
 
     def doubt_everything(self) -> None:
         """Every entry becomes unsure: it is looked up again when it is next needed."""
-        self._epoch += 1
-        self._doubted_at = self._clock()
+        self._belief.doubt()
         # Who waits for a change might have missed just that one, and would wait for ever.
         self._signals.release_all()
 

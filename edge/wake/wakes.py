@@ -14,9 +14,8 @@ creating             the same; past the deadline it is ``sandbox_not_ready``
 unknown              look it up
 ==================== ================================================================================
 
-The wake itself is a task of the scope and belongs to none of its waiters: any of them may leave. It names
-the incarnation that was seen paused (compare-and-resume), so that however many edges and retries there
-are, one new incarnation comes of it.
+The wake itself is a task of the scope and belongs to none of its waiters: any of them may leave. What it
+asks of the control plane is `edge.wake.resumes`'s business.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from math import inf
 
 from edge.core.errors import (
     CONTROL_PLANE_UNAVAILABLE,
@@ -39,40 +37,21 @@ from edge.core.errors import (
     Problem,
     overloaded,
 )
-from edge.core.records import Missing, Record, SandboxRecord, State
+from edge.core.records import IN_BETWEEN, Missing, Record, SandboxRecord, State
 from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
-from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
+from edge.state.port import StatePort, Unavailable
 from edge.wake.catalog import Catalog
 from edge.wake.failures import Failures
+from edge.wake.resumes import Resumes
 from edge.wake.scope import Scope
 from edge.wake.wake import Wake
 
-BLIP = 3.0
-"""Seconds, from its first failure on, during which a resume that found no control plane is tried again."""
-FIRST_DELAY = 0.05
-"""Seconds before the first repeated resume; doubled each time."""
-LAST_DELAY = 0.5
-"""Longest pause between two attempts, in seconds."""
-LEAST_TIMEOUT = 0.05
-"""With less than these seconds of the window left, no further resume is attempted."""
-POLL = 1.0
-"""Seconds after which a change that is waited for is asked for: its message may be lost."""
 TELLING = 60.0
 """Seconds after which a wake is reported although the app has not begun to answer."""
 
-REFUSALS = {
-    RefusalReason.FAILED: SANDBOX_RESUME_FAILED,
-    RefusalReason.TIMEOUT: SANDBOX_RESUME_TIMEOUT,
-    RefusalReason.NOT_FOUND: SANDBOX_NOT_FOUND,
-    RefusalReason.AUTO_RESUME_DISABLED: SANDBOX_PAUSED_AUTO_RESUME_DISABLED,
-}
-"""What our client is told when the control plane says no."""
-
 GONE = {State.DESTROYED: SANDBOX_NOT_FOUND, State.ERROR: SANDBOX_ERROR}
 """What the waiters are told when the sandbox ends while it is being woken."""
-
-_IN_BETWEEN = frozenset({State.PAUSING, State.RESUMING, State.CREATING})
 
 
 class Wakes:
@@ -94,14 +73,12 @@ class Wakes:
         observer: Observer,
         rng: random.Random | None = None,
     ) -> None:
-        self._port = port
         self._catalog = catalog
-        self._settings = settings
         self._spend_wake = spend_wake
         self._scope = scope
         self._clock = clock
         self._observer = observer
-        self._random = rng or random.Random()
+        self._resumes = Resumes(port, catalog, window=settings.window, clock=clock, rng=rng)
         self._settling = 0
         self._wakes: dict[str, Wake] = {}  # under way
         self._told: dict[str, Wake] = {}  # not yet reported
@@ -150,10 +127,10 @@ class Wakes:
                     wake, leads = self._join(paused, grant_id, woken_by)
                     role = Role.LEADER if leads else _at_least_follower(role)
                     await self._wait_for(wake)
-                case SandboxRecord() as known if known.state in _IN_BETWEEN:
+                case SandboxRecord() as known if known.state in IN_BETWEEN:
                     if known.state is State.RESUMING:
                         role = _at_least_follower(role)
-                    await self._wait_for_change(known)
+                    await self._catalog.changes_from(known)
                 case SandboxRecord():
                     return role
                 case missing:
@@ -171,26 +148,15 @@ class Wakes:
         if wake.problem is not None:
             raise EdgeError(wake.problem)
 
-    async def _wait_for_change(self, known: SandboxRecord) -> None:
-        try:
-            # `changed` subscribes before it compares versions: a change since our look is not missed.
-            async with asyncio.timeout(POLL):
-                await self._catalog.changed(known.id, known.version)
-        except TimeoutError:
-            await self._ask(known.id)
-
     async def _look_up(self, sandbox_id: str, missing: Missing) -> None:
         if missing is Missing.ABSENT:
             raise EdgeError(SANDBOX_NOT_FOUND)
-        if missing is Missing.LOST or not await self._ask(sandbox_id):
+        if missing is Missing.LOST:
             raise EdgeError(CONTROL_PLANE_UNAVAILABLE)
-
-    async def _ask(self, sandbox_id: str) -> bool:
         try:
             await self._catalog.look_up_sandbox(sandbox_id)
         except Unavailable:
-            return False
-        return True
+            raise EdgeError(CONTROL_PLANE_UNAVAILABLE) from None
 
     # --- The wake ---------------------------------------------------------------------------------
 
@@ -224,60 +190,7 @@ class Wakes:
         return wake
 
     async def _run(self, wake: Wake) -> None:
-        try:
-            async with asyncio.timeout(self._settings.window):
-                problem = await self._resume(wake)
-        except TimeoutError:
-            problem = SANDBOX_RESUME_TIMEOUT
-        self._end(wake, problem)
-
-    async def _resume(self, wake: Wake) -> Problem | None:
-        """Ask until there is an answer; None when the record is worth reading again."""
-        paused = wake.paused
-        ends = wake.started + self._settings.window
-        give_up, delay = inf, FIRST_DELAY
-        while (left := ends - self._clock()) >= LEAST_TIMEOUT:
-            try:
-                answer = await self._port.resume(paused.id, paused.incarnation, "preview", left)
-            except ResumeRefused as refused:
-                return REFUSALS[refused.reason]
-            except Unavailable:
-                now = self._clock()
-                give_up = min(give_up, now + BLIP)
-            else:
-                return await self._take(wake, answer)
-            if ends - now < LEAST_TIMEOUT:
-                break
-            if now >= give_up or not wake.waiting:
-                return CONTROL_PLANE_UNAVAILABLE
-            # A resume that was carried out and whose answer was lost ends this wake by its change
-            # (`_hear`), or by the next answer: repeating names the same incarnation.
-            await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
-            delay = min(LAST_DELAY, delay * 2)
-            if wake.over.is_set():
-                return None
-        return SANDBOX_RESUME_TIMEOUT
-
-    async def _take(self, wake: Wake, answer: SandboxRecord) -> Problem | None:
-        """Put the answer into the catalog (which may end the wake, see `_hear`) and judge what is there."""
-        paused = wake.paused
-        if answer.id != paused.id:
-            return SANDBOX_RESUME_FAILED
-        self._catalog.apply(answer)
-        # Somebody else's resume is under way: this wake is over when that is.
-        while (
-            isinstance(known := self._catalog.sandbox(paused.id), SandboxRecord)
-            and known.state in _IN_BETWEEN
-        ):
-            await self._wait_for_change(known)
-        if (
-            isinstance(known, SandboxRecord)
-            and known.state is State.PAUSED
-            and known.incarnation <= paused.incarnation
-        ):
-            # Still paused where it was: to read the record again would be to ask again without end.
-            return SANDBOX_RESUME_FAILED
-        return None
+        self._end(wake, await self._resumes.carry_out(wake))
 
     def _hear(self, record: Record) -> None:
         """A newer record ends the wake as soon as it is worth deciding on, answer or no answer."""

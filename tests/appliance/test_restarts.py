@@ -14,7 +14,7 @@ from restarting import Plane
 from service import PAUSES
 from whole import edge_of, request
 
-from edge.ops.server import Edge
+from edge.ops.edge import Edge
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import ScriptedApp
 

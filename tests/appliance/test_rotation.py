@@ -16,7 +16,8 @@ from yarl import URL
 
 from edge.cli import main
 from edge.core.settings import Settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from edge.state import keys
 from edge.state.keyfiles import read_keys
 

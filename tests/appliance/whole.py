@@ -17,7 +17,8 @@ from service import TOKEN, Service
 from edge.appliance.api.operator import PREFIX
 from edge.appliance.config import EdgeLine
 from edge.core.settings import Settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import Handler, ScriptedApp, echo
 

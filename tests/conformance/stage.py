@@ -10,7 +10,8 @@ from dataclasses import replace
 from edge.core.credentials import Claims, Family, Key, sign
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport, Upstream
 from edge.core.settings import Settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from edge.state.port import Heartbeat, RefusalReason, ResumeRefused, UsageBatch, WatchEvent
 
 SITE = "preview.example"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from edge.ops.screen import Addresses, banner, wake_line
+from edge.commands.screen import Addresses, banner, wake_line
 from tests.development import development
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from edge.core.records import GrantRecord, SandboxRecord, State, Upstream
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.redis import Publisher
 from tests.flows.controlplane import ControlPlane

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from edge.core.records import SandboxRecord, State
-from edge.core.settings import RedisSettings
-from edge.ops.server import Edge, build_edge
+from edge.core.redis_settings import RedisSettings
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from edge.state.redis import Publisher, RedisStatePort
-from edge.wake.catalog import Trust
+from edge.wake.trust import Trust
 from tests.fleet.link import Link
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.stage import Preview, Stage, until
@@ -128,7 +129,7 @@ class FleetStage(Stage):
 
     def follows_redis(self, edge: Edge) -> bool:
         """Whether it believes what it reads there."""
-        port = edge._state_port
+        port = edge.state_port
         assert isinstance(port, RedisStatePort)
         return port._believed and edge.catalog.trust() is Trust.FRESH
 

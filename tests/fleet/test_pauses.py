@@ -14,7 +14,8 @@ import pytest
 from edge.appliance.config import EdgeLine
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.settings import Settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from tests.appliance.service import PAUSES, TOKEN, Service
 from tests.flows.rawclient import RawClient
 from tests.flows.scriptedapp import AppConnection, ScriptedApp

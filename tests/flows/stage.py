@@ -28,7 +28,8 @@ from typing import Any, Self
 from edge.core.credentials import Family
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport, Upstream
 from edge.core.settings import Settings
-from edge.ops.server import Edge, build_edge
+from edge.ops.edge import Edge
+from edge.ops.server import build_edge
 from tests.flows.controlplane import TOKEN, ControlPlane
 from tests.flows.mint import LIFETIME, Mint
 from tests.flows.rawclient import Answer, RawClient

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from pydantic import ValidationError
 
+from edge.core.group import Group
 from edge.core.records import State, Upstream
-from edge.core.settings import AdmissionSettings, DeadlineSettings, Group, LimitSettings, Settings
+from edge.core.settings import AdmissionSettings, DeadlineSettings, LimitSettings, Settings
 from edge.ops.memory import resident
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import AppConnection

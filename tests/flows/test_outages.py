@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.records import GrantStatus, State
-from edge.wake.catalog import Trust
+from edge.wake.trust import Trust
 from tests.flows.scripts import hang
 from tests.flows.stage import MakeStage, Stage, until
 from tests.flows.test_failed_wakes import refused

@@ -19,8 +19,9 @@ from edge.core.settings import AdmissionSettings, CatalogSettings, WakeSettings
 from edge.state.port import Unavailable
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
-from edge.wake.catalog import ASK_INTERVAL, Catalog, Trust
+from edge.wake.catalog import Catalog
 from edge.wake.scope import Scope
+from edge.wake.trust import ASK_INTERVAL, Trust
 from edge.wake.wakes import Wakes
 
 CATALOG = CatalogSettings(fresh=1.0, stale_after=2.0, stale_limit=4.0, absent_ttl=0.5)

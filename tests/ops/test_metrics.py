@@ -127,7 +127,7 @@ def test_a_reading_is_read_at_the_scrape() -> None:
     metrics = Metrics()
     value = 1.0
     metrics.gauge("now", "A value.", lambda: value)
-    metrics.counter("growing", "By kind.", lambda: {"a": value, "b": 7.0}, label="kind")
+    metrics.counter("growing", "By kind.", lambda: {"a": value, "b": 7.0}, "kind")
     value = 2.0
     seen = values(metrics)
     assert seen["preview_edge_now"] == 2

@@ -30,7 +30,7 @@ from websockets.sync.client import connect
 
 from bench.ports import free_port
 from edge import redact_preview_token, redact_preview_url
-from tests.ops.test_dev import KEY, Dev
+from tests.commands.test_dev import KEY, Dev
 from tests.sdk.planes import Cutter
 from tests.sdk.test_lifecycle import Task, Thread
 

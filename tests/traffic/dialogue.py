@@ -19,6 +19,8 @@ PLENTY = 32 * MEGABYTE
 HELD = 24 * MEGABYTE
 """More than those buffers hold on any kernel's settings that we met."""
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -118,6 +120,20 @@ def held(event: asyncio.Event, script: Script = echo_one) -> Script:
         await script(connection, head)
 
     return play
+
+
+nothing = say(b"", AppConnection.close)
+
+
+async def play(stage: Stage, *scripts: Script) -> tuple[Preview, RawClient]:
+    """A preview of an app that plays these scripts, and a client of it."""
+    box = stage.sandbox(await stage.app(first(*scripts)))
+    return box, await stage.client()
+
+
+def old(request: bytes, fields: bytes = b"") -> bytes:
+    """The same request of a client that speaks HTTP/1.0."""
+    return request.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n" + fields, 1)
 
 
 async def canary(client: RawClient, box: Preview, app: ScriptedApp | None = None) -> None:

@@ -1,4 +1,4 @@
-"""All connections: who is let in, who is trusted, whose deadlines pass, and that nobody is forgotten."""
+"""All connections: who is let in, whose deadlines pass, and that nobody is forgotten."""
 
 from __future__ import annotations
 
@@ -6,44 +6,12 @@ import asyncio
 
 import pytest
 
-from edge.core.settings import Settings
-from edge.traffic.connections import Connections
 from tests.flows.stage import MakeStage, Stage, until
 from tests.traffic.dialogue import Clock, canary
 
 REFUSED = b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n"
 READ = 256 << 10
 """Bytes that a loop reads at most in one go."""
-
-
-@pytest.mark.parametrize(
-    ("address", "trusted"),
-    [
-        ("10.1.2.3", True),
-        ("::ffff:10.1.2.3", True),
-        ("2001:db8::1", True),
-        ("2001:db8::1%eth0", True),
-        ("11.1.2.3", False),
-        ("::ffff:11.1.2.3", False),
-        ("2001:db9::1", False),
-        ("unix", False),
-        ("", False),
-    ],
-)
-async def test_trust_is_by_network(stage: Stage, address: str, trusted: bool) -> None:
-    """Mapped and scoped addresses, too; what is no address is nobody's. The same when asked again."""
-    networks = Settings.model_validate(
-        stage.settings().model_dump(exclude={"trusted_proxies"})
-        | {"trusted_proxies": ["10.0.0.0/8", "2001:db8::/32"]}
-        | {
-            "control_plane": {"token": "x" * 32},
-            "cookie": {"keys": [{"kid": "a", "secret": "y" * 32}]},
-        }
-    ).trusted_proxies
-    connections = Connections(stage.edge.flow, networks)
-    assert connections.trusts(address) is trusted
-    assert connections.trusts(address) is trusted
-    assert not Connections(stage.edge.flow, ()).trusts(address)
 
 
 async def test_connections_come_and_go(stage: Stage) -> None:

@@ -11,40 +11,24 @@ from edge.core.records import GrantStatus, State, Transport
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import AppConnection, fields_of
 from tests.flows.scripts import after
-from tests.flows.stage import UPGRADE, MakeStage, Preview, Stage, until
+from tests.flows.stage import UPGRADE, MakeStage, Stage, until
 from tests.traffic.dialogue import (
-    HELD,
+    CHUNKED,
+    OK,
     OVER,
-    PLENTY,
-    Clock,
     Script,
     canary,
     canary_of_its_own,
-    count,
     ended,
     ended_so,
     first,
     held,
     idle,
-    later,
+    nothing,
+    old,
+    play,
     say,
-    settled,
 )
-
-OK = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
-
-
-async def play(stage: Stage, *scripts: Script) -> tuple[Preview, RawClient]:
-    """A preview of an app that plays these scripts, and a client of it."""
-    box = stage.sandbox(await stage.app(first(*scripts)))
-    return box, await stage.client()
-
-
-def old(request: bytes, fields: bytes = b"") -> bytes:
-    """The same request of a client that speaks HTTP/1.0."""
-    return request.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n" + fields, 1)
-
 
 # --- answers that are whole -------------------------------------------------------------------------
 
@@ -339,7 +323,6 @@ async def test_a_refusal_reads_over_the_body_that_came(
 # --- apps that fail -------------------------------------------------------------------------------------
 
 
-nothing = say(b"", AppConnection.close)
 dropped = say(b"", AppConnection.reset)
 
 
@@ -491,62 +474,6 @@ async def test_an_answer_before_its_request_is_read(stage: Stage) -> None:
     await canary_of_its_own(stage, box)
 
 
-# --- sending again --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [AppConnection.close, AppConnection.reset])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"])
-async def test_a_reused_connection_that_closes_is_no_failure(
-    stage: Stage, method: str, how
-) -> None:
-    """An idempotent request without a body, not a byte of its answer seen: sent again, once, elsewhere."""
-    warm = say(OK + b"Content-Length: 0\r\n\r\n")
-    app = await stage.app(first(warm, say(b"", how)))
-    box = stage.sandbox(app)
-    async with await stage.client() as client:
-        assert (await client.ask(box.get("/warm-up"))).status == 200
-        assert (await client.ask(box.request(method, "/again"))).status == 200
-        await canary(client, box, app)
-    assert app.connections == 2
-    assert sum(request.startswith(method.encode() + b" /again") for request in app.requests) == 2
-    assert ended(stage) == {("2xx", "", "complete"): 3}
-
-
-async def test_once_and_no_more(stage: Stage) -> None:
-    """A second connection that closes under the same request is a failure of the app."""
-    box, client = await play(stage, say(OK + b"Content-Length: 0\r\n\r\n"), nothing, nothing)
-    assert (await client.ask(box.get("/warm-up"))).status == 200
-    answer = await client.ask(box.get())
-    assert (answer.status, answer.code) == (502, "preview_upstream_closed")
-    await canary(client, box)
-    client.close()
-
-
-@pytest.mark.parametrize(
-    ("method", "body", "answer"),
-    [
-        ("POST", None, b""),
-        ("PATCH", None, b""),
-        ("PUT", b"x", b""),
-        ("GET", None, b"H"),
-        ("GET", None, b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-    ],
-)
-async def test_what_is_never_sent_again(
-    stage: Stage, method: str, body: bytes | None, answer: bytes
-) -> None:
-    """Not what may have an effect, not what has a body, not once a byte of an answer came."""
-    warm = say(OK + b"Content-Length: 0\r\n\r\n")
-    app = await stage.app(first(warm, say(answer, AppConnection.close)))
-    box = stage.sandbox(app)
-    async with await stage.client() as client:
-        assert (await client.ask(box.get("/warm-up"))).status == 200
-        got = await client.ask(box.request(method, "/", body=body))
-        assert (got.status, got.code) == (502, "preview_upstream_closed")
-        assert len(app.requests) == 2
-        await canary(client, box)
-
-
 # --- clients that leave ---------------------------------------------------------------------------------
 
 
@@ -666,276 +593,6 @@ async def test_a_client_gone_while_it_waits(stage: Stage, how: str) -> None:
     staying.close()
 
 
-# --- deadlines and back-pressure --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The edge's clock."""
-    return Clock()
-
-
-@pytest.fixture
-async def timed(make_stage: MakeStage, clock: Clock) -> Stage:
-    """A stage under that clock, with the deadlines of production."""
-    return await make_stage(clock=clock)
-
-
-@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200"])
-async def test_an_app_that_never_answers(timed: Stage, clock: Clock, interim: bytes) -> None:
-    """504 after 300 s, not before; the client's connection goes on."""
-
-    async def script(connection: AppConnection, _: bytes) -> None:
-        await connection.send(interim)
-        await connection.read_to_end()
-
-    app = await timed.app(first(script))
-    box, other = timed.sandbox(app), timed.sandbox(await timed.app())
-    client, younger = await timed.client(), await timed.client()
-    await client.send(box.get())
-    await app.until(lambda: len(app.requests) == 1)
-    if interim.endswith(b"\r\n"):
-        await client.head()
-    await later(timed, clock, 250)
-    await canary(younger, other)
-    clock.advance(70)
-    answer = await client.answer()
-    assert (answer.status, answer.code) == (504, "preview_upstream_timeout")
-    await until(lambda: not timed.edge.unready())
-    await canary(younger, other)
-    await canary(client, box)
-    assert ended(timed)["5xx", "preview_upstream_timeout", "upstream_stalled"] == 1
-    client.close()
-    younger.close()
-
-
-async def test_an_answer_that_began_may_take_its_time(timed: Stage, clock: Clock) -> None:
-    """Streams are silent for as long as they like: only the first byte has a deadline."""
-    release = asyncio.Event()
-
-    async def script(connection: AppConnection, _: bytes) -> None:
-        await connection.send(OK + CHUNKED + b"\r\n1\r\na\r\n")
-        await release.wait()
-        await connection.send(b"1\r\nb\r\n0\r\n\r\n")
-
-    box, client = await play(timed, script)
-    await client.send(box.get())
-    assert (await client.head()).status == 200
-    assert await client.chunk() == b"a"
-    for _ in range(3):
-        await later(timed, clock, 1000)
-        await canary_of_its_own(timed, timed.sandbox(await timed.app()))
-    release.set()
-    assert await client.chunk() == b"b"
-    assert await client.chunk() == b""
-    await canary(client, box)
-    client.close()
-
-
-async def test_an_upload_that_stalls(timed: Stage, clock: Clock) -> None:
-    """A body that does not move for 60 s is answered 408; every byte of it starts the time anew."""
-    app = await timed.app()
-    box = timed.sandbox(app)
-    client = await timed.client()
-    await client.send(box.request("POST", "/", b"Content-Length: 100\r\n"))
-    for sent in range(1, 4):
-        await later(timed, clock, 40)
-        await client.send(b"x")
-        await app.until(
-            lambda count=sent: bool(app.played) and app.played[0].received.endswith(b"x" * count)
-        )
-    clock.advance(61)
-    answer = await client.answer()
-    assert (answer.status, answer.code) == (408, "request_timeout")
-    assert answer.value("connection") == "close"
-    assert await client.at_end()
-    client.close()
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, box)
-    assert ended(timed)["4xx", "request_timeout", "client_stalled"] == 1
-
-
-@pytest.mark.parametrize("length", [b"Content-Length: 10\r\n", b""])
-async def test_an_upload_that_stalls_under_its_answer(
-    timed: Stage, clock: Clock, length: bytes
-) -> None:
-    """With an answer under way there is no 408: it ends truncated, by a reset where nothing else shows it."""
-
-    async def script(connection: AppConnection, _: bytes) -> None:
-        await connection.send(OK + length + b"\r\nhalf")
-        await connection.read_to_end()
-
-    box, client = await play(timed, script)
-    await client.send(old(box.request("POST", "/", b"Content-Length: 100\r\n")))
-    assert (await client.head()).status == 200
-    assert await client.exactly(4) == b"half"
-    await client.send(b"x")
-    await canary_of_its_own(timed, timed.sandbox(await timed.app()))
-    await clock.run(lambda: bool(ended(timed)["2xx", "", "client_stalled"]), step=20)
-    if length:
-        assert await client.rest() == b""
-    else:
-        with pytest.raises(ConnectionResetError):
-            await client.rest()
-    client.close()
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, box)
-
-
-class Source:
-    """An app that sends ``PLENTY`` and counts what it got rid of."""
-
-    def __init__(self, fields: bytes = b"Content-Length: %d\r\n" % PLENTY) -> None:
-        self.fields = fields
-        self.sent = 0
-        self.failed = asyncio.Event()
-
-    async def script(self, connection: AppConnection, _: bytes) -> None:
-        """Play the download."""
-        await connection.send(OK + self.fields + b"\r\n")
-        piece = bytes(range(256)) * 256
-        try:
-            while self.sent < PLENTY:
-                await connection.send(piece)
-                self.sent += len(piece)
-        except ConnectionError:
-            self.failed.set()
-
-
-async def test_a_reader_that_stands_still_stops_the_app(stage: Stage) -> None:
-    """The app is stopped while the client does not read, memory stays bounded, and not a byte is lost."""
-    source, other = Source(), stage.sandbox(await stage.app())
-    app = await stage.app(first(source.script))
-    box = stage.sandbox(app)
-    client = await stage.client()
-    await client.send(box.get())
-    assert await settled(stage, other, lambda: source.sent) < HELD
-    assert (await client.answer()).body == bytes(range(256)) * (PLENTY // 256)
-    await canary(client, box, app)
-    client.close()
-
-
-@pytest.mark.parametrize("fields", [b"Content-Length: %d\r\n" % PLENTY, b""])
-async def test_a_reader_that_never_reads_is_given_up(
-    timed: Stage, clock: Clock, fields: bytes
-) -> None:
-    """After the stall deadline it ends for the client's fault, visibly cut, and the app is let go."""
-    source, other = Source(fields), timed.sandbox(await timed.app())
-    box, client = await play(timed, source.script)
-    await client.send(old(box.get()))
-    assert await settled(timed, other, lambda: source.sent) < HELD
-    await clock.run(source.failed.is_set, step=20)
-    assert ended(timed)["2xx", "", "client_stalled"] == 1
-    with pytest.raises(ConnectionResetError):
-        await client.answer()
-    client.close()
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, box)
-
-
-class Sink:
-    """An app that reads an upload when it is told to."""
-
-    def __init__(self) -> None:
-        self.read = asyncio.Event()
-        self.began = asyncio.Event()
-
-    async def script(self, connection: AppConnection, head: bytes) -> None:
-        """Play the upload."""
-        self.began.set()
-        await self.read.wait()
-        await count(connection, head)
-
-
-async def test_an_app_that_does_not_read_stops_the_client(stage: Stage) -> None:
-    """The client is stopped while the app does not read; then all of it arrives."""
-    sink, other = Sink(), stage.sandbox(await stage.app())
-    app = await stage.app(first(sink.script))
-    box = stage.sandbox(app)
-    client = await stage.client()
-    body = bytes(range(256)) * (PLENTY // 256)
-    sending = asyncio.create_task(client.send(box.request("POST", "/", body=body)))
-    await sink.began.wait()
-    left = await settled(stage, other, client.writer.transport.get_write_buffer_size)
-    assert left > PLENTY - HELD
-    sink.read.set()
-    assert (await client.answer()).body == b"%d" % PLENTY
-    await sending
-    await canary(client, box, app)
-    client.close()
-
-
-async def test_an_app_that_never_reads_is_given_up(timed: Stage, clock: Clock) -> None:
-    """Its time runs as for an answer, and it is the app's fault: 504, not the client's 408."""
-    sink, other = Sink(), timed.sandbox(await timed.app())
-    app = await timed.app(first(sink.script))
-    box = timed.sandbox(app)
-    client = await timed.client()
-
-    async def upload() -> None:
-        with suppress(ConnectionError):
-            await client.send(box.request("POST", "/", body=bytes(range(256)) * (PLENTY // 256)))
-
-    sending = asyncio.create_task(upload())
-    await sink.began.wait()
-    await settled(timed, other, client.writer.transport.get_write_buffer_size)
-    clock.advance(100)
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, other)
-    await clock.run(
-        lambda: bool(ended(timed)["5xx", "preview_upstream_timeout", "upstream_stalled"]), step=50
-    )
-    answer = await client.answer()
-    assert (answer.status, answer.code) == (504, "preview_upstream_timeout")
-    client.close()
-    await sending
-    sink.read.set()
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, box)
-
-
-@pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_a_stream_for_a_client_that_may_be_gone(
-    timed: Stage, clock: Clock, version: str
-) -> None:
-    """After its FIN only bytes tell whether a client reads on: a silent answer ends, visibly cut."""
-
-    async def script(connection: AppConnection, _: bytes) -> None:
-        await connection.send(OK + b"\r\nhalf")
-        await connection.read_to_end()
-
-    box, client = await play(timed, script)
-    await client.send(old(box.get()) if version == "1.0" else box.get())
-    await client.reader.readuntil(b"half")
-    client.end()
-    await clock.run(lambda: bool(ended(timed)["2xx", "", "client_gone"]), step=10)
-    if version == "1.0":
-        with pytest.raises(ConnectionResetError):
-            await client.rest()
-    else:
-        assert await client.rest() == b"\r\n"
-    client.close()
-    await until(lambda: not timed.edge.unready())
-    await canary_of_its_own(timed, box)
-    assert idle(timed)
-
-
-async def test_who_waits_when_the_edge_goes(make_stage: MakeStage) -> None:
-    """Parked or dialing, it is told so: nothing of it was sent."""
-    stage = await make_stage(wake={"refused_retry": 60})
-    stage.plane.on_resume = after(asyncio.Event())
-    parked, dialing = await stage.client(), await stage.client()
-    await parked.send(stage.sandbox(await stage.app(), State.PAUSED).get())
-    await dialing.send(stage.sandbox(await stage.app(listening=False)).get())
-    await stage.plane.called("resume")
-    await until(lambda: stage.edge.admission.counts()["exchanges"] == 1)
-    await stage.stop_edge()
-    for client in (parked, dialing):
-        answer = await client.answer()
-        assert (answer.status, answer.code) == (503, "edge_draining")
-        client.close()
-
-
 # --- upgrades -------------------------------------------------------------------------------------------
 
 SWITCH = (
@@ -1028,6 +685,22 @@ async def test_an_upgrade_to_something_else(stage: Stage) -> None:
 
 
 # --- cut short by the world -----------------------------------------------------------------------------
+
+
+async def test_who_waits_when_the_edge_goes(make_stage: MakeStage) -> None:
+    """Parked or dialing, it is told so: nothing of it was sent."""
+    stage = await make_stage(wake={"refused_retry": 60})
+    stage.plane.on_resume = after(asyncio.Event())
+    parked, dialing = await stage.client(), await stage.client()
+    await parked.send(stage.sandbox(await stage.app(), State.PAUSED).get())
+    await dialing.send(stage.sandbox(await stage.app(listening=False)).get())
+    await stage.plane.called("resume")
+    await until(lambda: stage.edge.admission.counts()["exchanges"] == 1)
+    await stage.stop_edge()
+    for client in (parked, dialing):
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (503, "edge_draining")
+        client.close()
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["no answer yet", "answer under way"])

@@ -412,18 +412,6 @@ async def test_a_head_of_the_largest_size_passes(stage: Stage) -> None:
 # --- deadlines ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock() -> Clock:
-    """The edge's clock."""
-    return Clock()
-
-
-@pytest.fixture
-async def timed(make_stage: MakeStage, clock: Clock) -> Stage:
-    """A stage under that clock, with the deadlines of production."""
-    return await make_stage(clock=clock)
-
-
 async def test_a_silent_client_is_closed_at_the_header_deadline(timed: Stage, clock: Clock) -> None:
     """Without a byte of a request there is nothing to answer: the connection ends after 10 s, not before."""
     silent = await timed.client()
@@ -606,6 +594,24 @@ async def test_bodies_of_both_directions_wait_for_slow_readers(stage: Stage) -> 
     client.close()
 
 
+async def test_an_app_that_answers_before_it_has_read_a_whole_body(stage: Stage) -> None:
+    """The last bytes of a body may find the app's buffer full; with its answer the client is read again."""
+    release = asyncio.Event()
+    app = await stage.app(first(held(release)))
+    box = stage.sandbox(app)
+    async with await stage.client() as client:
+        await client.send(box.request("POST", "/", body=b"all of it"))
+        await app.until(lambda: len(app.requests) == 1)
+        (connection,) = stage.edge.connections
+        assert connection.exchange is not None
+        upstream = connection.exchange.upstream
+        assert upstream is not None
+        upstream.pause_writing()  # the loop's word; how much a kernel takes is no test's to know
+        release.set()
+        assert (await client.answer()).body == b"POST / HTTP/1.1\nall of it"
+        await canary(client, box)
+
+
 async def test_a_body_that_overlaps_its_answer_and_a_reader_that_is_slow(
     timed: Stage, clock: Clock
 ) -> None:
@@ -728,18 +734,6 @@ async def test_forwarded_fields_are_believed_from_trusted_peers(
         await canary(client, box, app)
     assert b"\r\nX-Forwarded-For: %b\r\n" % chain in app.requests[0]
     assert b"\r\nX-Forwarded-Proto: %b\r\n" % scheme in app.requests[0]
-
-
-async def test_trust_is_decided_per_address(make_stage: MakeStage) -> None:
-    """Networks of both families, mapped and scoped addresses, and an answer that is remembered for few."""
-    stage = await make_stage(trusted_proxies=["10.0.0.0/9", "fe80::/10"])
-    trusts = stage.edge.connections.trusts
-    for _ in range(2):
-        assert trusts("10.1.2.3") and trusts("::ffff:10.1.2.3") and trusts("fe80::1%eth0")
-        assert not trusts("10.200.0.1") and not trusts("2001:db8::1") and not trusts("unix")
-    for i in range(5000):
-        assert trusts(f"10.{i // 256}.{i % 256}.1")
-    assert trusts("10.1.2.3") and not trusts("10.200.0.1")
 
 
 async def test_clients_on_a_unix_socket(stage: Stage, tmp_path: Path) -> None:

@@ -252,7 +252,12 @@ class Tags(HTMLParser):
         self.seen.append(tag)
 
 
-@given(st.text(max_size=60).map(lambda text: text.replace("`", "'")))
+# No code of the table: a page has words of its own for those, and they may have more tags.
+@given(
+    st.text(max_size=60)
+    .filter(lambda text: text not in errors.PROBLEMS)
+    .map(lambda text: text.replace("`", "'"))
+)
 @calm
 def test_nothing_breaks_out_of_a_page(text: str) -> None:
     """Messages are ours, but a page that relies on that is one edit away from a hole."""

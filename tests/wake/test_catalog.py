@@ -11,10 +11,11 @@ import pytest
 from scriptedport import DOWN, Notes, ScriptedPort, after, grant, sandbox
 from virtual import VirtualLoop, run
 
-from edge.core.records import GrantRecord, GrantStatus, Missing, SandboxRecord, State
+from edge.core.records import GrantRecord, Missing, SandboxRecord, State
 from edge.core.settings import CatalogSettings
 from edge.state.port import Change, Heartbeat, Unavailable
-from edge.wake.catalog import Catalog, Trust
+from edge.wake.catalog import POLL, Catalog
+from edge.wake.trust import Trust
 
 SETTINGS = CatalogSettings(fresh=1, stale_after=5, stale_limit=60, absent_ttl=1)
 
@@ -46,38 +47,6 @@ def on_bench(
         assert len(catalog._signals) == 0
 
     run(main)
-
-
-ASK = Missing.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("age", "trust", "of_sandbox", "of_grant"),
-    [
-        (0.5, Trust.FRESH, sandbox(), grant()),
-        (0.99, Trust.FRESH, sandbox(), grant()),
-        (1.01, Trust.SUSPECT, sandbox(), ASK),
-        (4.9, Trust.SUSPECT, sandbox(), ASK),
-        (5.1, Trust.STALE, sandbox(), grant()),
-        (59.9, Trust.STALE, sandbox(), grant()),
-        (60.1, Trust.LOST, ASK, ASK),
-    ],
-)
-def test_the_trust_table(age: float, trust: Trust, of_sandbox: object, of_grant: object) -> None:
-    """What is served by the age of the last heartbeat, for entries that were read long before it."""
-
-    async def dialogue(bench: Bench) -> None:
-        await bench.catalog.look_up_sandbox("sb")
-        await bench.catalog.look_up_grant("g")
-        await asyncio.sleep(30)
-        bench.catalog.hear_heartbeat()
-        await asyncio.sleep(age)
-        assert bench.catalog.trust() is trust
-        assert bench.catalog.sandbox("sb") == of_sandbox
-        assert bench.catalog.grant("g") == of_grant
-        assert bench.catalog.heartbeat_age() == pytest.approx(age)
-
-    on_bench(dialogue, sandbox=[sandbox()], grant=[grant()])
 
 
 def test_before_the_first_heartbeat_everything_is_asked_once_a_second() -> None:
@@ -140,30 +109,6 @@ def test_beyond_the_stale_limit_asking_decides() -> None:
         assert bench.catalog.grant("g") == grant(2)
 
     on_bench(dialogue, grant=[grant(), DOWN, grant(2)])
-
-
-@pytest.mark.parametrize("status", [GrantStatus.REVOKED, GrantStatus.EXPIRED])
-def test_what_is_over_needs_no_asking(status: GrantStatus) -> None:
-    """A grant that ended is served as ended for ever: hammering it costs no call."""
-
-    async def dialogue(bench: Bench) -> None:
-        await bench.catalog.look_up_grant("g")
-        await asyncio.sleep(500)
-        bench.catalog.doubt_everything()
-        assert bench.catalog.grant("g") == grant(3, status)
-
-    on_bench(dialogue, grant=[grant(3, status)])
-
-
-def test_a_disabled_grant_may_come_back() -> None:
-    """Disabled is not the end, so it is asked for again."""
-
-    async def dialogue(bench: Bench) -> None:
-        await bench.catalog.look_up_grant("g")
-        await asyncio.sleep(1.1)
-        assert bench.catalog.grant("g") is Missing.UNKNOWN
-
-    on_bench(dialogue, grant=[grant(3, GrantStatus.DISABLED)])
 
 
 def test_absence_is_remembered_for_a_while() -> None:
@@ -375,6 +320,39 @@ def test_changed_waits_for_what_happens(
         waiting.pop().cancel()
         happens(bench.catalog)
         assert await asyncio.gather(*waiting) == [gives] * 2
+
+    on_bench(dialogue, sandbox=[sandbox(2)])
+
+
+@pytest.mark.parametrize("answer", [sandbox(3), DOWN])
+def test_a_change_that_does_not_come_is_asked_for(answer: object) -> None:
+    """Its message may be lost: who waits looks again after a while, whether asking told anything or not."""
+
+    async def dialogue(bench: Bench) -> None:
+        await bench.catalog.look_up_sandbox("sb")
+        began = bench.loop.time()
+        bench.catalog.hear_heartbeat()
+        settled = asyncio.create_task(bench.catalog.changes_from(sandbox(2)))
+        await asyncio.sleep(POLL / 2)
+        bench.catalog.hear_heartbeat()
+        await settled
+        assert bench.loop.time() - began == pytest.approx(POLL)
+        assert bench.port.count("sandbox") == 2
+
+    on_bench(dialogue, sandbox=[sandbox(2), answer])
+
+
+def test_a_change_that_comes_is_not_asked_for() -> None:
+    """Who waits for it goes on in the same instant."""
+
+    async def dialogue(bench: Bench) -> None:
+        await bench.catalog.look_up_sandbox("sb")
+        bench.catalog.hear_heartbeat()
+        settled = asyncio.create_task(bench.catalog.changes_from(sandbox(2)))
+        await asyncio.sleep(POLL / 2)
+        bench.catalog.hear_change(sandbox(3))
+        await settled
+        assert bench.port.count("sandbox") == 1
 
     on_bench(dialogue, sandbox=[sandbox(2)])
 

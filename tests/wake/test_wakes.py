@@ -17,7 +17,7 @@ from edge.core.reports import Role
 from edge.core.settings import CatalogSettings, WakeSettings
 from edge.state.port import RefusalReason, ResumeRefused
 from edge.wake import wakes as module
-from edge.wake.catalog import Catalog
+from edge.wake.catalog import POLL, Catalog
 from edge.wake.scope import Scope
 from edge.wake.wakes import Wakes
 
@@ -224,42 +224,6 @@ def test_a_failure_is_of_one_incarnation() -> None:
     on_bench(dialogue, resume=[ResumeRefused(RefusalReason.FAILED), sandbox(11, State.RUNNING, 3)])
 
 
-def test_a_blip_is_waited_out() -> None:
-    """A control plane away for a moment inside the window costs time and no error."""
-
-    async def dialogue(bench: Bench) -> None:
-        assert await outcome(bench.settle()) == "leader"
-        assert {call[2] for call in bench.port.calls} == {1}
-        assert len(bench.spent) == 1
-
-    on_bench(dialogue, resume=[DOWN, DOWN, DOWN, RUNNING])
-
-
-def test_a_silent_control_plane_is_given_up_after_a_while() -> None:
-    """About three seconds of failures, backing off, then 503."""
-
-    async def dialogue(bench: Bench) -> None:
-        began = bench.loop.time()
-        assert await outcome(bench.settle()) == "control_plane_unavailable"
-        assert module.BLIP <= bench.loop.time() - began < module.BLIP + 1
-        assert 5 <= bench.port.count("resume") <= 20
-
-    on_bench(dialogue, resume=[DOWN])
-
-
-def test_nobody_retries_for_nobody() -> None:
-    """When all waiters have left, a failed attempt is not repeated."""
-
-    async def dialogue(bench: Bench) -> None:
-        waiter = bench.settle()
-        await asyncio.sleep(0.1)
-        waiter.cancel()
-        await asyncio.sleep(5)
-        assert bench.port.count("resume") == 1
-
-    on_bench(dialogue, resume=[after(0.5, DOWN)])
-
-
 def test_each_waiter_has_its_own_deadline() -> None:
     """One that gives up early is told so and leaves the wake to the others."""
 
@@ -272,19 +236,6 @@ def test_each_waiter_has_its_own_deadline() -> None:
         assert await outcome(bench.settle(within=0)) == "none"
 
     on_bench(dialogue, resume=[after(5, RUNNING)])
-
-
-def test_the_window_is_the_wakes_own() -> None:
-    """It ends at its window although a later waiter could wait longer."""
-
-    async def dialogue(bench: Bench) -> None:
-        began = bench.loop.time()
-        waiter = bench.settle(within=100)
-        assert await outcome(waiter) == "sandbox_resume_timeout"
-        assert bench.loop.time() == pytest.approx(began + 20)
-        assert bench.port.calls == [("resume", "sb", 1, 20.0)]
-
-    on_bench(dialogue, resume=[after(300, RUNNING)])
 
 
 def test_without_auto_resume_it_stays_paused() -> None:
@@ -337,7 +288,7 @@ def test_a_lost_change_is_asked_for() -> None:
         began = bench.loop.time()
         waiters = [bench.settle() for _ in range(3)]
         await asyncio.gather(*waiters)
-        assert bench.loop.time() - began == pytest.approx(module.POLL)
+        assert bench.loop.time() - began == pytest.approx(POLL)
         assert bench.port.count("sandbox") == 1
 
     on_bench(dialogue, sandbox(4, State.RESUMING), sandbox=[sandbox(4, State.RESUMING), RUNNING])
@@ -398,20 +349,6 @@ def test_paused_again_is_woken_again() -> None:
         assert [call[:3] for call in bench.port.calls] == [("resume", "sb", 1), ("resume", "sb", 2)]
 
     on_bench(dialogue, resume=[sandbox(8, State.PAUSED, 2), sandbox(10, State.RUNNING, 3)])
-
-
-def test_somebody_elses_resume_is_waited_for() -> None:
-    """The answer may be that another edge's resume is under way: the wake lasts until that is over."""
-
-    async def dialogue(bench: Bench) -> None:
-        waiter = bench.settle()
-        await asyncio.sleep(0.5)
-        assert not waiter.done()
-        bench.catalog.hear_change(RUNNING)
-        assert await outcome(waiter) == "leader"
-        assert bench.port.count("resume") == 1
-
-    on_bench(dialogue, resume=[sandbox(4, State.RESUMING)])
 
 
 def test_a_record_in_doubt_is_looked_up() -> None:

@@ -21,7 +21,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 """A stream's entry: its id, its fields."""

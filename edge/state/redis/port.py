@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from edge.core.records import GrantRecord, SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.port import (
     RefusalReason,

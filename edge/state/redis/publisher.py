@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from edge.core.records import GrantRecord, SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.redis import scripts
 from edge.state.redis.connect import Connection, RedisGone

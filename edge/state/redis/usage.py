@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.port import UsageBatch
 from edge.state.redis.connect import Connection, RedisGone

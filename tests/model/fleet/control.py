@@ -19,7 +19,7 @@ from edge.appliance.barrier import REJOINING, Edges
 from edge.appliance.feed import Feed
 from edge.appliance.watch import send_changes
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.port import Heartbeat, RefusalReason, ResumeRefused, Unavailable, WatchEvent
 from edge.state.redis import Publisher
 from tests.model.fleet.actors import Actor

@@ -16,7 +16,7 @@ from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State
 from edge.core.settings import CatalogSettings
 from edge.state.redis.changes import PROMPT
 from edge.state.redis.port import BELIEVED, MEMBERSHIP
-from edge.wake.catalog import ASK_INTERVAL
+from edge.wake.trust import ASK_INTERVAL
 
 if TYPE_CHECKING:
     from tests.model.fleet.world import FleetEdge, World

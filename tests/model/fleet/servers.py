@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.redis import changes, layout, lease, port, publisher, scripts
 from edge.state.redis.connect import RedisGone
 from tests.model.fleet.network import Lost, Network

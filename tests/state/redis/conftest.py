@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.records import GrantRecord, SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.port import Change, Heartbeat, ResumeRefused, Unavailable, UsageBatch, WatchEvent
 from edge.state.redis import Publisher, RedisStatePort, changes, port, publisher
 from tests.state.redis.sets import ClusterSet, SentinelSet

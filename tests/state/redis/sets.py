@@ -16,7 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from bench.ports import free_port
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from tests.state.redis.valkey import Valkey
 
 SERVICE = "mymaster"

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from edge.core.records import SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.port import Unavailable, UsageBatch
 from edge.state.redis import LeftUsage, scripts
 from edge.state.redis.layout import Layout, shard_of

@@ -11,7 +11,7 @@ from typing import Self
 import pytest
 
 from edge.core.records import SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis import changes as module

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.redis.connect import Connection, RedisGone
 from tests.state.redis.sets import ClusterSet
 from tests.state.redis.valkey import Valkey

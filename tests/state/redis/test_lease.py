@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.port import RefusalReason
 from edge.state.redis.connect import Connection
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from edge.core.records import SandboxRecord, State
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state import wire
 from edge.state.port import (
     Heartbeat,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 from edge.state.port import Unavailable
 from edge.state.redis import Publisher
 from edge.state.redis.connect import Connection, RedisGone

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bench.ports import free_port
-from edge.core.settings import RedisSettings
+from edge.core.redis_settings import RedisSettings
 
 
 def program() -> Path:

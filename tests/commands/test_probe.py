@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from edge.ops import probe
-from edge.ops.probe import alive
+from edge.commands.probe import alive
+from edge.commands import probe
 
 
 @asynccontextmanager

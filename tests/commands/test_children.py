@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge.ops.children import LONGEST_LINE, Child, ChildEnded
+from edge.commands.children import LONGEST_LINE, Child, ChildEnded
 
 
 class Nursery:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge.appliance.config import read_config
+from edge.commands.shared import OWN_VARIABLES, Options, Shared
 from edge.ops.configuration import ConfigurationError, load_settings
-from edge.ops.shared import OWN_VARIABLES, Options, Shared
 
 OPTIONS = Options(
     host="127.0.0.1",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
+from edge.commands.inspection import Beliefs, Inspection, inspect
+from edge.commands.question import question
 from edge.core.credentials import Expectation
 from edge.core.settings import Settings
 from edge.ops.configuration import CONFIG_VARIABLE, ConfigurationError, load_settings
-from edge.ops.inspection import Beliefs, Inspection, inspect
 from edge.ops.process import StartError
-from edge.ops.question import question
 from edge.state.keys import KeysUnusable, keys_now
 
 MAX_INPUT = 64 * 1024

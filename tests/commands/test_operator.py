@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.appliance.server import ControlPlane
-from edge.ops.operator import (
+from edge.commands.operator import (
     FILE_NAME,
     TOKEN_VARIABLE,
     URL_VARIABLE,
@@ -20,10 +20,10 @@ from edge.ops.operator import (
     find,
     kept,
 )
-from edge.ops.screen import base_url
-from tests.ops.operated import TOKEN, control_plane, in_thread
-from tests.ops.operated import door as door_of
-from tests.ops.operated import grant as grant_of
+from edge.commands.screen import base_url
+from tests.commands.operated import TOKEN, control_plane, in_thread
+from tests.commands.operated import door as door_of
+from tests.commands.operated import grant as grant_of
 
 
 @pytest.fixture

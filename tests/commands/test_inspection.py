@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.commands.inspection import Beliefs, Inspection, Mark, inspect
+from edge.commands.question import question
 from edge.core.credentials import Family, Key, verify
 from edge.core.decide import decide
 from edge.core.decision import Asked, Learn, Refuse, Verify
 from edge.core.records import Missing, Transport
 from edge.core.target import parse_target
 from edge.core.token_cache import TokenCache
-from edge.ops.inspection import Beliefs, Inspection, Mark, inspect
-from edge.ops.question import question
 from tests.core.previews import COOKIES, EXPECT, FORGED, ISSUED, KEYS, NOW, SITE, TARGET, token
 from tests.core.wires import UPGRADE, calm, request, scan
 

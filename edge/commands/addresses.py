@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from edge.commands.shared import Options
 from edge.ops.process import StartError, cannot_listen
-from edge.ops.shared import Options
 
 LAST_PORT = 65535
 

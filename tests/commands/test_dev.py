@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from bench.ports import free_port
-from edge.ops.dev import EDGE_PATIENCE
+from edge.commands.dev import EDGE_PATIENCE
 from tests.ops.programs import PREVIEW_EDGE, Program, eventually, family, fetch
-from tests.ops.test_server import spellings
+from tests.ops.test_edge import spellings
 from tests.state.redis.valkey import Valkey
 
 FREE = ("--api-port", "0", "--edge-port", "0", "--admin-port", "0")

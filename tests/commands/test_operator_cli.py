@@ -10,11 +10,11 @@ import pytest
 
 from edge.appliance.server import ControlPlane
 from edge.cli import main
-from edge.ops.operator import TOKEN_VARIABLE, URL_VARIABLE
-from edge.ops.operator_cli import audit_line
-from tests.ops.operated import control_plane, in_thread
-from tests.ops.operated import door as door_of
-from tests.ops.operated import grant as grant_of
+from edge.commands.operator import TOKEN_VARIABLE, URL_VARIABLE
+from edge.commands.operator_cli import audit_line
+from tests.commands.operated import control_plane, in_thread
+from tests.commands.operated import door as door_of
+from tests.commands.operated import grant as grant_of
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from edge.ops.addresses import check_addresses
+from edge.commands.addresses import check_addresses
+from edge.commands.shared import Options
 from edge.ops.process import StartError
-from edge.ops.shared import Options
-from tests.ops.test_shared import OPTIONS
+from tests.commands.test_shared import OPTIONS
 
 FREE = replace(OPTIONS, api_port=0, edge_port=0, admin_port=0)
 

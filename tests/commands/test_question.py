@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge.commands.question import Question, question
 from edge.core.records import Transport
-from edge.ops.question import Question, question
 
 HTTP, WEBSOCKET = Transport.HTTP, Transport.WEBSOCKET
 HOST = "3000-sb-a.preview.example"

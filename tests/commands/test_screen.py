@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.ops.screen import Addresses, banner, base_url, edge_line, without_secrets
+from edge.commands.screen import Addresses, banner, base_url, edge_line, without_secrets
 
 ADDRESSES = Addresses(
     "http://127.0.0.1:1", [("http://127.0.0.1:2", "http://127.0.0.1:3")], "nsk_k", "d"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge.core.settings import RedisSettings
+from edge.commands.screen import base_url
+from edge.core.redis_settings import RedisSettings
 from edge.ops.configuration import ConfigurationError, load_settings, variable_of
-from edge.ops.screen import base_url
 
 ISSUER = "preview-edge-dev"
 

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from edge.commands.question import Question
+from edge.commands.screen import printable
 from edge.core import errors
 from edge.core.credentials import (
     DIRECT,
@@ -35,8 +37,6 @@ from edge.core.errors import EdgeError, Problem
 from edge.core.records import Transport
 from edge.core.redact import redact_text
 from edge.core.target import Target, parse_target
-from edge.ops.question import Question
-from edge.ops.screen import printable
 
 FAMILIES = {
     Family.EDGE: "an edge token: it goes into the query, as edge_token",

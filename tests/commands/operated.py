@@ -12,8 +12,8 @@ from typing import Any
 from edge.appliance.config import read_config
 from edge.appliance.sandbox import Plan
 from edge.appliance.server import ControlPlane
-from edge.ops.operator import Door
-from edge.ops.screen import base_url
+from edge.commands.operator import Door
+from edge.commands.screen import base_url
 
 TOKEN = "service-token-of-at-least-32-characters"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from edge.ops.operator import Operator, find
-from edge.ops.screen import printable
+from edge.commands.operator import Operator, find
+from edge.commands.screen import printable
 
 
 @click.group()

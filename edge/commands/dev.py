@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from edge.core.settings import RedisSettings
-from edge.ops.addresses import check_addresses
-from edge.ops.children import Child, ChildEnded
+from edge.commands.addresses import check_addresses
+from edge.commands.children import Child, ChildEnded
+from edge.commands.operator import Door, kept
+from edge.commands.screen import Addresses, banner, base_url, edge_line, printable
+from edge.commands.shared import OWN_VARIABLES, Options, Shared
+from edge.core.redis_settings import RedisSettings
 from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, load_settings
-from edge.ops.operator import Door, kept
 from edge.ops.process import StartError, Stop
-from edge.ops.screen import Addresses, banner, base_url, edge_line, printable
-from edge.ops.shared import OWN_VARIABLES, Options, Shared
 from edge.wake.scope import Scope
 
 CONTROL_PLANE = (sys.executable, "-m", "edge.appliance", "--config", "-")

@@ -1,0 +1,1 @@
+"""Commands: what people call beside `serve`. Nothing that serves imports them."""
