@@ -11,6 +11,7 @@ import pytest
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
 from edge.state.port import Heartbeat, Resync
 from edge.state.redis.connect import RedisGone
+from edge.state.redis.ids import EntryId
 from edge.state.redis.layout import Layout
 from edge.state.redis.publisher import AFTERLIFE, REMEMBERED, TOMBSTONE, _Shard
 from tests.state.redis.conftest import Edge, Fleet, Servers, hasty, only_single
@@ -193,11 +194,11 @@ async def test_a_full_server(fleet: Fleet, servers: Servers) -> None:
 def test_what_is_known_of_a_stream() -> None:
     """Its newest entry, in whatever order answers come; an id of another epoch is nonsense."""
     shard = _Shard()
-    assert shard.begins(b"7-3")
+    assert shard.begins(EntryId(7, 3))
     shard.moves(b"7-9")
     shard.moves(b"7-5")
-    assert (shard.epoch, shard.number) == (7, 9)
+    assert shard.newest == (7, 9)
     with pytest.raises(RedisGone):
         shard.moves(b"8-0")
-    assert not shard.begins(b"7-20")
-    assert shard.begins(b"8-0")
+    assert not shard.begins(EntryId(7, 20))
+    assert shard.begins(EntryId(8, 0))
