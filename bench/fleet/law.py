@@ -4,7 +4,7 @@ With E edges, of which A are asked for one sandbox at the same time, and W wakes
 so many commands a second::
 
     (19 + E) / 0.3     the publisher's heartbeats (16 shards, members, MULTI, EXEC), each read once by each edge
-    + E                edges say that they are alive
+    + E                edges join the members again
     + 1                a look at left usage
     + 0 * requests     to sandboxes and under grants that an edge knows
     + 2 * (edge, sandbox and grant) that is met for the first time
@@ -115,10 +115,10 @@ def most(stage: Stage) -> float:
     rounds = 2 + stage.longest / LOOK
     at_rest = (3 + SHARDS + stage.edges) * (stage.seconds / BEAT + 1)
     unheard = stage.edges * (ceil(stage.seconds / BLOCK) + 1)
-    alive = (stage.edges + 1) * (stage.seconds + 1)
+    joining = (stage.edges + 1) * (stage.seconds + 1)
     wakes = stage.wakes * of_a_wake(stage.edges, stage.asking, rounds)
     # A lease that is held for longer is kept by one command now and then: that is within a round's.
-    return at_rest + unheard + alive + stage.cold + wakes
+    return at_rest + unheard + joining + stage.cold + wakes
 
 
 def broken(stage: Stage, calls: Mapping[str, int]) -> list[str]:

@@ -14,7 +14,7 @@ key                                    type    content
                                                beginning of an epoch
 ``P:{sNN}:server``                     string  replication id of the server on which ``changes`` was begun
 ``P:{sNN}:lease:ID:INCARNATION``       string  who wakes the sandbox, or how its latest wake has ended
-``P:{edges}:alive``                    zset    edges by the time (ms, of Redis) until which they count
+``P:{edges}:members``                  zset    members by the time (ms, of Redis) until which they are
 ``P:{usage}:batches``                  stream  ``u``: a usage batch that the control plane could not take
 =====================================  ======  ============================================================
 """
@@ -33,7 +33,7 @@ KEPT_BATCHES = 1000
 MAX_RECORD = 16_384
 """Bytes of a record. One has a few hundred; what is longer is not read."""
 MAX_MEMBERS = 10_000
-"""Edges that are counted as alive at once."""
+"""Members at once."""
 
 
 def shard_of(record_id: str) -> int:
@@ -64,9 +64,9 @@ class Layout:
         return f"{self._shard(shard_of(sandbox_id))}:lease:{sandbox_id}:{incarnation}"
 
     @property
-    def alive(self) -> str:
-        """Which edges are alive."""
-        return f"{self.prefix}:{{edges}}:alive"
+    def members(self) -> str:
+        """Which edges are members."""
+        return f"{self.prefix}:{{edges}}:members"
 
     @property
     def batches(self) -> str:

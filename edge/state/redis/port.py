@@ -30,7 +30,7 @@ BELIEVED = 1.5
 LOOK = 0.1
 """Seconds between two looks at another edge's wake. Its waiters are told by the changes, sooner than that."""
 MEMBERSHIP = 3.0
-"""Seconds an edge counts as alive after it last said so."""
+"""Seconds an edge is a member after it last joined."""
 
 
 class RedisStatePort:
@@ -57,9 +57,7 @@ class RedisStatePort:
         # Reading blocks, and must not take a connection from those who look something up.
         self._reading = Connection(settings, most=SHARDS + 1)
         self._changes = Changes(self._reading, self._layout, clock=clock)
-        self._following = Following(
-            self._changes, control, say_alive=self._say_alive, clock=clock, note=note
-        )
+        self._following = Following(self._changes, control, join=self._join, clock=clock, note=note)
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """See `StatePort.sandbox`."""
@@ -125,11 +123,11 @@ class RedisStatePort:
         """See `StatePort.watch`. Over Redis, and over the control plane's own events while that is gone."""
         return self._following.follow(again=cursor is not None)
 
-    async def _say_alive(self) -> None:
+    async def _join(self) -> None:
         try:
             await self._reading.run(
                 scripts.JOIN,
-                [self._layout.alive],
+                [self._layout.members],
                 self._edge_id,
                 round(MEMBERSHIP * 1000),
                 MAX_MEMBERS,

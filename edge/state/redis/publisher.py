@@ -38,7 +38,7 @@ TOMBSTONE = 24 * 3600.0
 AFTERLIFE = 3600.0
 """Seconds a grant's record stays after its expiry."""
 REMEMBERED = 6.0
-"""Seconds an edge counts as alive after it was last seen among those who are. Redis may have lost their names, or be
+"""Seconds an edge is a member after it was last seen among those in Redis. That may have lost their names, or be
 gone altogether; and edges need a moment to find the control plane instead."""
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
@@ -93,7 +93,7 @@ class Publisher:
 
     @property
     def members(self) -> frozenset[str]:
-        """The edges that are alive, or were a moment ago."""
+        """The edges that are members, or were a moment ago."""
         since = self._clock() - REMEMBERED
         return frozenset(name for name, seen in self._seen.items() if seen >= since)
 
@@ -179,9 +179,9 @@ class Publisher:
         return round(1000 * TOMBSTONE) if record.state is State.DESTROYED else 0
 
     async def _beat(self) -> None:
-        # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
-        alive = await self._connection.look(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
-        self._remember(alive)
+        # Members are asked for first: an edge that is fresh has heard a heartbeat after it joined.
+        names = await self._connection.look(scripts.MEMBERS, [self._layout.members], MAX_MEMBERS)
+        self._remember(names)
         calls = [
             (
                 [self._layout.changes(at), self._layout.server(at)],
@@ -196,12 +196,12 @@ class Publisher:
             shard.moves(found)
         self._due = self._clock() + BEAT
 
-    def _remember(self, alive: object) -> None:
-        if not isinstance(alive, list) or not all(isinstance(name, bytes) for name in alive):
+    def _remember(self, names: object) -> None:
+        if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
             raise RedisGone("members of an impossible shape")
         for gone in self._seen.keys() - self.members:
             del self._seen[gone]
-        for name in alive:
+        for name in names:
             self._seen[name.decode("utf-8", "replace")] = self._clock()
 
     async def _wait(self) -> None:

@@ -131,7 +131,7 @@ redis.call('ZADD', KEYS[1], ms + ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 return 1
 """
-"""KEYS: alive. ARGV: the edge's name, for how many ms it counts, how many are kept.
+"""KEYS: members. ARGV: the edge's name, for how many ms it is one, how many are kept.
 
 By the server's clock, the only one in common."""
 
@@ -141,7 +141,7 @@ if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return {} end
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], ms, ms + 60000, 'LIMIT', 0, ARGV[1])
 """
-"""KEYS: alive. ARGV: how many at most. The names of the edges that are.
+"""KEYS: members. ARGV: how many at most. Their names.
 
-No edge says that it counts for a minute: such a name is of a clock that has been set back (or another server's), or
+No edge joins for a minute: such a name is of a clock that has been set back (or another server's), or
 nonsense, and would be waited for before each pause until then."""

@@ -229,10 +229,10 @@ class Store:
         if not isinstance(held, Scores):
             return []
         now = self.clock()
-        alive = sorted(
+        found = sorted(
             (score, name) for name, score in held.items() if now <= score <= now + 60_000
         )
-        return [name for _, name in alive][: int(said[0])]
+        return [name for _, name in found][: int(said[0])]
 
 
 class Scores(dict[bytes, int]):

@@ -22,8 +22,8 @@ FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
 SEQUENCES = 12 * FACTOR
 FIRST = 1000 * random.randrange(1, 10**6) if FACTOR > 1 else 0
 CALLS = 120
-RECORD, CHANGES, SERVER, LEASE, ALIVE = "{x}:r", "{x}:c", "{x}:s", "{x}:l", "{x}:a"
-KEYS = (RECORD, CHANGES, SERVER, LEASE, ALIVE)
+RECORD, CHANGES, SERVER, LEASE, MEMBERS = "{x}:r", "{x}:c", "{x}:s", "{x}:l", "{x}:m"
+KEYS = (RECORD, CHANGES, SERVER, LEASE, MEMBERS)
 LONG = 100_000
 """Milliseconds that are long compared with a test, so that what is left of them is known."""
 
@@ -120,9 +120,9 @@ class Twins:
                 self.joined += 1  # No two end at the same time, by whichever clock.
                 life = rng.choice([15_000, 15_000, 15_000, -50_000, LONG, -3 * LONG])
                 life += 500 * (self.joined % 60)
-                await self.script("JOIN", (ALIVE,), token, life, rng.choice([2, 100]))
+                await self.script("JOIN", (MEMBERS,), token, life, rng.choice([2, 100]))
             case 13:
-                await self.script("MEMBERS", (ALIVE,), rng.choice([1, 100]))
+                await self.script("MEMBERS", (MEMBERS,), rng.choice([1, 100]))
             case 14:
                 await self.look()
             case 15:

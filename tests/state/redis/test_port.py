@@ -292,7 +292,7 @@ async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
     assert fleet.control.asked == [f"ack {BOX.id}"]
 
 
-async def test_who_follows_is_alive(fleet: Fleet) -> None:
+async def test_who_follows_is_a_member(fleet: Fleet) -> None:
     """And the publisher knows, with its next heartbeat."""
     edge = await fleet.edge("edge-7")
     beats = len(edge.events)

@@ -135,7 +135,7 @@ async def test_what_the_control_plane_has_forgotten_is_not_believed(fleet: Fleet
 async def test_edges_are_not_forgotten_with_their_names_in_redis(
     fleet: Fleet, servers: Servers, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who was alive a moment ago is still asked before a pause; who stays away is not for ever."""
+    """Who was a member a moment ago is still asked before a pause; who stays away is not for ever."""
     edge = await fleet.edge("edge-7")
     await caught_up(edge)
     assert fleet.publisher.members == {"edge-7"}

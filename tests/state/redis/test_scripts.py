@@ -9,7 +9,7 @@ from edge.state.redis import scripts
 from tests.state.redis.valkey import Valkey
 
 RECORD, CHANGES, SERVER = "{x}:sandbox:a", "{x}:changes", "{x}:server"
-LEASE, ALIVE = "{x}:lease:a", "alive"
+LEASE, MEMBERS = "{x}:lease:a", "members"
 
 
 def parts(entry_id: bytes) -> tuple[int, int]:
@@ -208,24 +208,24 @@ async def test_a_lease_is_its_holders(valkey: Valkey) -> None:
 async def test_members_are_those_whose_time_is_not_over(valkey: Valkey) -> None:
     """By the server's clock; who has long been gone is forgotten, and there is an end to their number."""
     async with valkey.client() as client:
-        await client.set(ALIVE, "nonsense")
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == []
-        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000, 9)
-        await client.eval(scripts.JOIN, 1, ALIVE, "two", -1, 9)
-        await client.eval(scripts.JOIN, 1, ALIVE, "gone", -120_000, 9)
-        await client.eval(scripts.JOIN, 1, ALIVE, "one", 60_000, 9)
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == [b"one"]
-        assert await client.zrange(ALIVE, 0, -1) == [b"two", b"one"]
-        await client.eval(scripts.JOIN, 1, ALIVE, "three", 60_000, 2)
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == [b"one", b"three"]
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 1) == [b"one"]
+        await client.set(MEMBERS, "nonsense")
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == []
+        await client.eval(scripts.JOIN, 1, MEMBERS, "one", 60_000, 9)
+        await client.eval(scripts.JOIN, 1, MEMBERS, "two", -1, 9)
+        await client.eval(scripts.JOIN, 1, MEMBERS, "gone", -120_000, 9)
+        await client.eval(scripts.JOIN, 1, MEMBERS, "one", 60_000, 9)
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one"]
+        assert await client.zrange(MEMBERS, 0, -1) == [b"two", b"one"]
+        await client.eval(scripts.JOIN, 1, MEMBERS, "three", 60_000, 2)
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one", b"three"]
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 1) == [b"one"]
 
 
 async def test_a_member_for_ever_is_none(valkey: Valkey) -> None:
     """A name with a time far ahead (a clock set back, nonsense) would else hold up each pause for inactivity."""
     async with valkey.client() as client:
-        await client.zadd(ALIVE, {"ghost": "+inf", "late": 9e12})
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == []
-        await client.eval(scripts.JOIN, 1, ALIVE, "one", 3000, 2)
-        assert await client.eval(scripts.MEMBERS, 1, ALIVE, 9) == [b"one"]
-        assert await client.zrange(ALIVE, 0, -1) == [b"one"]
+        await client.zadd(MEMBERS, {"ghost": "+inf", "late": 9e12})
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == []
+        await client.eval(scripts.JOIN, 1, MEMBERS, "one", 3000, 2)
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one"]
+        assert await client.zrange(MEMBERS, 0, -1) == [b"one"]
