@@ -36,7 +36,7 @@ CHANGES = 2
 SENT = ("eval", "eval_ro", "xread", "multi", "exec", "xrange")
 """Commands that somebody sends; all others are parts of scripts."""
 INSIDE = frozenset(
-    """xrevrange xadd get set hget hset hstrlen persist pexpire time type info
+    """xrevrange xadd get set pttl hget hset hstrlen persist pexpire time type info
     zadd zremrangebyscore zremrangebyrank zrangebyscore""".split()
 )
 CONNECTING = frozenset({"select", "auth", "hello", "client|setinfo", "ping"})

@@ -103,9 +103,16 @@ Why the id: this may be another server than the one whose changes are followed."
 
 TAKE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
-return redis.call('GET', KEYS[1])
+local left = redis.call('PTTL', KEYS[1])
+local held = left >= 0 and left <= tonumber(ARGV[3]) and redis.pcall('GET', KEYS[1])
+if type(held) == 'string' then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
 """
-"""KEYS: lease. ARGV: own token, lifetime in ms. Whose it is now."""
+"""KEYS: lease. ARGV: own token, lifetime in ms, the longest one. Whose it is now.
+
+What does not end, or later than anything of an edge's, or is no text, is nobody's: it would hold up every wake of this
+incarnation."""
 
 KEEP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

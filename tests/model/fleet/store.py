@@ -183,11 +183,11 @@ class Store:
 
     def take(self, keys: Sequence[str], said: list[bytes]) -> bytes:
         """`scripts.TAKE`."""
-        if self.get(keys[0]) is None:
-            self.set(keys[0], said[0], int(said[1]))
-            return said[0]
-        held: bytes = self.get(keys[0], bytes)
-        return held
+        held, until = self.get(keys[0]), self.until.get(keys[0])
+        if isinstance(held, bytes) and until is not None and until - self.clock() <= int(said[2]):
+            return held
+        self.set(keys[0], said[0], int(said[1]))
+        return said[0]
 
     def keep(self, keys: Sequence[str], said: list[bytes]) -> int:
         """`scripts.KEEP`."""

@@ -187,22 +187,44 @@ async def test_what_is_no_record_is_replaced(valkey: Valkey, garbage: str) -> No
         assert (held[b"v"], held[b"r"]) == (b"1", b"a")
 
 
+async def take(client: Redis, token: str) -> bytes:
+    """One call of TAKE, for a minute of a hundred seconds at most."""
+    return await client.eval(scripts.TAKE, 1, LEASE, token, 60_000, 100_000)
+
+
 async def test_a_lease_is_its_holders(valkey: Valkey) -> None:
     """Only the holder keeps it and gives it back; a repeated taking finds its own."""
     async with valkey.client() as client:
-        assert await client.eval(scripts.TAKE, 1, LEASE, "one", 60_000) == b"one"
-        assert await client.eval(scripts.TAKE, 1, LEASE, "one", 60_000) == b"one"
-        assert await client.eval(scripts.TAKE, 1, LEASE, "two", 60_000) == b"one"
+        assert await take(client, "one") == b"one"
+        assert await take(client, "one") == b"one"
+        assert await take(client, "two") == b"one"
         assert await client.eval(scripts.KEEP, 1, LEASE, "two", 60_000) == 0
         assert await client.eval(scripts.LEAVE, 1, LEASE, "two", "", 1000) == 0
         assert await client.eval(scripts.KEEP, 1, LEASE, "one", 90_000) == 1
         assert await client.pttl(LEASE) > 60_000
         assert await client.eval(scripts.LEAVE, 1, LEASE, "one", "failed:x", 5000) == 1
-        assert await client.eval(scripts.TAKE, 1, LEASE, "two", 60_000) == b"failed:x"
+        assert await take(client, "two") == b"failed:x"
         assert 0 < await client.pttl(LEASE) <= 5000
         await client.set(LEASE, "two")
         assert await client.eval(scripts.LEAVE, 1, LEASE, "two", "", 1000) == 1
         assert await client.exists(LEASE) == 0
+
+
+@pytest.mark.parametrize("foreign", ["for ever", "for too long", "a list for ever", "a list"])
+async def test_a_lease_that_no_edge_has_written_is_replaced(valkey: Valkey, foreign: str) -> None:
+    """By whoever comes first, and others find that one then."""
+    async with valkey.client() as client:
+        if "list" in foreign:
+            await client.lpush(LEASE, "x")
+        else:
+            await client.set(LEASE, "0123456789abcdef")
+        if foreign == "for too long":
+            await client.pexpire(LEASE, 200_000)
+        elif foreign == "a list":
+            await client.pexpire(LEASE, 50_000)
+        assert await take(client, "one") == b"one"
+        assert await take(client, "two") == b"one"
+        assert 0 < await client.pttl(LEASE) <= 60_000
 
 
 async def test_members_are_those_whose_time_is_not_over(valkey: Valkey) -> None:
