@@ -8,7 +8,8 @@ server. ``config/redis.acl`` names the same keys; if you change one, change the 
 key                                    type    content
 =====================================  ======  ============================================================
 ``P:{sNN}:sandbox:ID``                 hash    ``v`` the version, ``r`` the record as JSON, ``e`` the epoch of
-                                               the changes in which the publisher last said it
+                                               the changes in which the publisher last said it, or a
+                                               remark that it is disputed
 ``P:{sNN}:grant:ID``                   hash    the same; expires a while after the grant
 ``P:{sNN}:changes``                    stream  ``k`` (sandbox, grant) and ``r``; ``b``, a heartbeat; ``n``, the
                                                beginning of an epoch

@@ -11,7 +11,8 @@ server on which it was begun. Where it is not, the stream is begun anew, which m
 and all its records are published again, *before* the next heartbeat.
 
 Several publishers of one control plane may work side by side, given that each one's ``everything`` has what the
-others have published.
+others have published up to the moment it is called. For it is called after an epoch has begun, and what is held of an
+earlier one counts no more, whatever its version: else a version that nobody of us has said would stay for ever.
 """
 
 from __future__ import annotations
@@ -99,8 +100,14 @@ class Publisher:
 
     def publish(self, record: Record) -> None:
         """Publish a record soon. Of several versions of one that wait, only the newest goes out."""
-        self._pending[kind_of(record).name, record.id] = record
+        self._wait_with(record)
         self._news.set()
+
+    def _wait_with(self, record: Record) -> None:
+        key = kind_of(record).name, record.id
+        waiting = self._pending.get(key)
+        if waiting is None or waiting.version < record.version:
+            self._pending[key] = record
 
     async def run(self) -> None:
         """Publish for ever; reconnects for ever, too."""
@@ -147,7 +154,7 @@ class Publisher:
         }
         for record in self._everything() if others else ():
             if shard_of(record.id) in others:
-                self._pending.setdefault((kind_of(record).name, record.id), record)
+                self._wait_with(record)
 
     async def _flush(self) -> None:
         while self._pending:

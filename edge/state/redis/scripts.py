@@ -57,23 +57,35 @@ stream is a new one; where nothing was, and where another publisher has begun it
 PUBLISH = (
     _LAST
     + """
+local function order(held, version)
+  if not held or not (held == '0' or string.match(held, '^[1-9]%d*$')) then return -1 end
+  if #held ~= #version then return #held - #version end
+  return held == version and 0 or held > version and 1 or -1
+end
 if not stands(KEYS[2], ARGV[6], ARGV[7]) then return 'lost' end
 local held = redis.pcall('HGET', KEYS[1], 'v')
 if type(held) == 'table' then redis.call('DEL', KEYS[1]) held = false end
-if held and (tonumber(held) or -1) >= tonumber(ARGV[2]) then
-  if tonumber(held) == tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'e', ARGV[6]) end
-  return false
+local found, said, disputed = order(held, ARGV[2]), redis.call('HGET', KEYS[1], 'e'), 'disputed in ' .. ARGV[6]
+if found > 0 and (said == ARGV[6] or said == disputed) then
+  redis.call('HSET', KEYS[1], 'e', disputed)
+else
+  redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3], 'e', ARGV[6])
+  if found == 0 then return false end
+  if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
 end
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'r', ARGV[3], 'e', ARGV[6])
-if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) else redis.call('PERSIST', KEYS[1]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], ARGV[6] .. '-*', 'k', ARGV[1], 'r', ARGV[3])
 """
 )
 """KEYS: record, changes. ARGV: kind, version, record, lifetime in ms (0: for ever), changes to keep, epoch and number
 of the newest entry that is known.
 
-The id of the change; nil when what is held is as new; ``lost`` when the stream is not the one that is known. A record
-that is held in the same version is one of this epoch from now on, too."""
+The id of the change; nil where this version is held already; ``lost`` when the stream is not the one that is known.
+
+Versions count within an epoch: what is held of an earlier one is replaced, whatever its version, for whoever publishes
+in an epoch has looked up what there is after its beginning. A higher version of this epoch is another publisher's, which
+was faster, or somebody else's nonsense. Nothing here can tell which. So it is kept, the change goes out all the same
+(edges go by versions themselves), and nobody reads the record any more until a publisher says one that high, or another
+epoch begins. Versions are compared as text: Lua's numbers are exact up to 2**53 only."""
 
 BEAT = (
     _LAST

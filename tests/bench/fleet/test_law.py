@@ -15,7 +15,7 @@ REST = {
 """Two heartbeats, read by four edges, three of which join the members."""
 WAKE = {
     "eval": 1 + 2 + 1 + 2, "eval_ro": 6 + 2, "multi": 2, "exec": 2, "xread": 8,
-    "set": 3 + 1, "pttl": 2, "get": 2 + 1, "hstrlen": 6 + 2, "hget": 8 + 2, "hset": 2, "persist": 2,
+    "set": 3 + 1, "pttl": 2, "get": 2 + 1, "hstrlen": 6 + 2, "hget": 8 + 2 * 2, "hset": 2, "persist": 2,
     "xadd": 2, "xrevrange": 8 + 2,
 }  # fmt: skip
 """One wake at three edges, one of which leads, while two look on once each; all of them new to three edges."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.state.redis import scripts
 
-NUMBER = re.compile(rb"\d+")
+NUMBER = re.compile(rb"0|[1-9]\d*")
 HUGE = 9e15
 
 
@@ -149,19 +149,19 @@ class Store:
         except WrongType:
             self.delete(keys[0])
             held = None
-        if held is not None and b"v" in held:
-            before = _number(held[b"v"])
-            if (before if before is not None else -1) >= int(version):
-                if before == int(version):
-                    held[b"e"] = epoch
-                return None
         if held is None:
             held = self.keys[keys[0]] = {}
-        held.update({b"v": version, b"r": record, b"e": epoch})
-        if int(life) > 0:
-            self.until[keys[0]] = self.clock() + int(life)
+        before, disputed = _number(held.get(b"v")), b"disputed in " + epoch
+        if before is not None and before > int(version) and held.get(b"e") in (epoch, disputed):
+            held[b"e"] = disputed
         else:
-            self.until.pop(keys[0], None)
+            held.update({b"v": version, b"r": record, b"e": epoch})
+            if before == int(version):
+                return None
+            if int(life) > 0:
+                self.until[keys[0]] = self.clock() + int(life)
+            else:
+                self.until.pop(keys[0], None)
         return self._append(keys[1], int(epoch), {b"k": kind, b"r": record})
 
     def beat(self, keys: Sequence[str], said: list[bytes]) -> bytes:

@@ -104,7 +104,7 @@ class Twins:
                 life = rng.choice([0, LONG, 2 * LONG])
                 await self.script(
                     "PUBLISH", (RECORD, CHANGES),
-                    "sandbox", rng.randrange(1, 9), text, life, 1000, *self.somewhere(),
+                    "sandbox", rng.randrange(4, 13), text, life, 1000, *self.somewhere(),
                 )  # fmt: skip
             case 5 | 6:
                 await self.script("BEAT", (CHANGES, SERVER), 1000, *self.somewhere())
@@ -127,21 +127,27 @@ class Twins:
             case 14:
                 await self.look()
             case 15:
-                await self.vandalize(rng.choice((LEASE, *KEYS)))
+                await self.vandalize(rng.choice((RECORD, LEASE, *KEYS)))
             case _:
                 await self.befall()
 
     async def vandalize(self, key: str) -> None:
         """Somebody else writes where only we should."""
-        match self.rng.randrange(4):
+        match self.rng.randrange(5):
             case 0:
+                (epoch, ours), _ = self.somewhere()
+                version = self.rng.choice([b"3", b"10", b"010", b"9e15", b"%d" % 10**40])
+                await self.client.delete(key)
+                await self.client.hset(key, mapping={"v": version, "r": "rr", "e": epoch})
+                self.store.set(key, {b"v": version, b"r": b"rr", b"e": ours})
+            case 1:
                 await self.client.set(key, "nonsense")
                 self.store.set(key, b"nonsense")
-            case 1:
+            case 2:
                 await self.client.delete(key)
                 await self.client.hset(key, mapping={"v": "x", "r": "rr"})
                 self.store.set(key, {b"v": b"x", b"r": b"rr"})
-            case 2:
+            case 3:
                 await self.client.delete(key)
                 self.store.delete(key)  # and as if its time had come
             case _:
@@ -178,7 +184,8 @@ class Twins:
                 case b"hash":
                     held = await self.client.hgetall(key)
                     if b"e" in held:
-                        held[b"e"] = self.epochs[held[b"e"]]
+                        remark, blank, epoch = held[b"e"].rpartition(b" ")
+                        held[b"e"] = remark + blank + self.epochs[epoch]
                     assert held == ours, (key, held, ours)
                 case b"zset":
                     held = await self.client.zrange(key, 0, -1)
@@ -231,7 +238,10 @@ MUTANTS = [
     ("TAKE", "'NX', ", ""),
     ("TAKE", "left >= 0 and ", ""),
     ("TAKE", "left <= tonumber(ARGV[3]) and ", ""),
-    ("PUBLISH", ">= tonumber(ARGV[2])", "> tonumber(ARGV[2])"),
+    ("PUBLISH", "if found == 0 then return false end", ""),
+    ("PUBLISH", "#held ~= #version", "false"),
+    ("PUBLISH", "said == ARGV[6] or ", ""),
+    ("PUBLISH", " or said == disputed", ""),
     ("BEAT", "or redis.pcall('GET', KEYS[2]) ~= here()", ""),
     ("READ", "or redis.call('HGET', KEYS[1], 'e') ~= epoch", ""),
     ("BEGIN", "and server == here()", ""),
