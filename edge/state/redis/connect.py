@@ -121,13 +121,6 @@ class Connection:
         found: int = await self._guarded(lambda client: client.xlen(stream), self._settings.timeout)
         return found
 
-    async def first(self, stream: str, count: int) -> list[Entry]:
-        """The oldest entries of a stream. Raises `RedisGone`."""
-        found = await self._guarded(
-            lambda client: client.xrange(stream, count=count), self._settings.timeout
-        )
-        return _entries(found)
-
     async def remove(self, stream: str, entry_id: bytes) -> None:
         """Delete an entry. Raises `RedisGone`."""
         await self._guarded(lambda client: client.xdel(stream, entry_id), self._settings.timeout)

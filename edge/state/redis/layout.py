@@ -30,7 +30,9 @@ SHARDS = 16
 KEPT_CHANGES = 10_000
 """Changes kept per shard; an edge that was away for longer doubts everything it knows."""
 KEPT_BATCHES = 1000
-"""Usage batches that wait for a control plane that is away, of 300 kB at most; edges keep the others."""
+"""Usage batches that wait for a control plane that is away; edges keep the others."""
+MAX_BATCH = 1 << 20
+"""Bytes of a usage batch. One has 300 kB at most; what is longer is neither left nor read."""
 MAX_RECORD = 16_384
 """Bytes of a record. One has a few hundred; what is longer is not read."""
 MAX_MEMBERS = 10_000

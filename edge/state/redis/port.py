@@ -22,7 +22,15 @@ from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
 from edge.state.redis.following import Following
 from edge.state.redis.kinds import GRANT, SANDBOX, Kind, R
-from edge.state.redis.layout import KEPT_BATCHES, MAX_MEMBERS, MAX_RECORD, SHARDS, Layout, shard_of
+from edge.state.redis.layout import (
+    KEPT_BATCHES,
+    MAX_BATCH,
+    MAX_MEMBERS,
+    MAX_RECORD,
+    SHARDS,
+    Layout,
+    shard_of,
+)
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 
 BELIEVED = 1.5
@@ -145,11 +153,13 @@ class RedisStatePort:
 
     async def _left(self, batch: UsageBatch) -> bool:
         """Whether a batch waits in Redis now. Where too many do, it is the edge that keeps and merges it."""
-        stream = self._layout.batches
+        stream, text = self._layout.batches, wire.usage_to_json(batch)
+        if len(text) > MAX_BATCH:
+            return False
         try:
             if await self._connection.length(stream) >= KEPT_BATCHES:
                 return False
-            await self._connection.add(stream, {"u": wire.usage_to_json(batch)}, 2 * KEPT_BATCHES)
+            await self._connection.add(stream, {"u": text}, 2 * KEPT_BATCHES)
         except RedisGone:
             return False
         return True

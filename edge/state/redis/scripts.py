@@ -164,3 +164,21 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], ms, ms + 60000, 'LIMIT', 0, ARGV[1])
 
 No edge joins for a minute: such a name is of a clock that has been set back (or another server's), or
 nonsense, and would be waited for before each pause until then."""
+
+LEFT = """
+local found = redis.pcall('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])
+if found.err then
+  local kind = redis.call('TYPE', KEYS[1]).ok
+  return (kind == 'stream' or kind == 'none') and found or kind
+end
+for place, entry in ipairs(found) do
+  local batch = false
+  for at = 1, #entry[2], 2 do
+    if entry[2][at] == 'u' and #entry[2][at + 1] <= tonumber(ARGV[2]) then batch = entry[2][at + 1] end
+  end
+  found[place] = {entry[1], batch}
+end
+return found
+"""
+"""KEYS: batches. ARGV: how many at most, most bytes of each. The oldest ones: id, and the batch; nil where there is none,
+or one too long. Instead of them the key's type where it is no stream."""

@@ -9,8 +9,8 @@ import pytest
 from bench.fleet.law import Stage, background, beyond_rest, broken, most, of_a_wake, work_of
 
 REST = {
-    "eval": 32 + 3, "eval_ro": 2, "multi": 2, "exec": 2, "xread": 8, "xrange": 1,
-    "xadd": 32, "get": 32, "info": 32, "xrevrange": 32, "zadd": 3, "zrangebyscore": 2,
+    "eval": 32 + 3, "eval_ro": 2 + 1, "multi": 2, "exec": 2, "xread": 8, "xrange": 1,
+    "xadd": 32, "get": 32, "info": 32, "xrevrange": 32, "zadd": 3, "zrangebyscore": 2, "type": 3 + 2,
 }  # fmt: skip
 """Two heartbeats, read by four edges, three of which join the members."""
 WAKE = {

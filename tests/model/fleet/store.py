@@ -234,6 +234,17 @@ class Store:
         )
         return [name for _, name in found][: int(said[0])]
 
+    def left(self, keys: Sequence[str], said: list[bytes]) -> Any:
+        """`scripts.LEFT`."""
+        held = self.get(keys[0])
+        if held is None:
+            return []
+        if not isinstance(held, Stream):
+            return {bytes: b"string", dict: b"hash", Scores: b"zset"}[type(held)]
+        batches = [(_id(at), fields.get(b"u")) for at, fields in held[: int(said[0])]]
+        most = int(said[1])
+        return [[at, None if text is None or len(text) > most else text] for at, text in batches]
+
 
 class Scores(dict[bytes, int]):
     """A sorted set: members by score."""
@@ -249,5 +260,6 @@ SCRIPTS: dict[str, Callable[[Store, Sequence[str], list[bytes]], Any]] = {
     scripts.LEAVE: lambda store, *call: store.leave(*call),
     scripts.JOIN: lambda store, *call: store.join(*call),
     scripts.MEMBERS: lambda store, *call: store.members(*call),
+    scripts.LEFT: lambda store, *call: store.left(*call),
 }
 """What each script is here. By its text: a script that is changed has to be changed here, too, and is missed else."""

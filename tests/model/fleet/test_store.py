@@ -22,8 +22,9 @@ FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
 SEQUENCES = 12 * FACTOR
 FIRST = 1000 * random.randrange(1, 10**6) if FACTOR > 1 else 0
 CALLS = 120
-RECORD, CHANGES, SERVER, LEASE, MEMBERS = "{x}:r", "{x}:c", "{x}:s", "{x}:l", "{x}:m"
-KEYS = (RECORD, CHANGES, SERVER, LEASE, MEMBERS)
+RECORD, CHANGES, SERVER = "{x}:r", "{x}:c", "{x}:s"
+LEASE, MEMBERS, BATCHES = "{x}:l", "{x}:m", "{x}:b"
+KEYS = (RECORD, CHANGES, SERVER, LEASE, MEMBERS, BATCHES)
 LONG = 100_000
 """Milliseconds that are long compared with a test, so that what is left of them is known."""
 
@@ -47,6 +48,7 @@ class Twins:
         """Ids that were answered: of the server, of the store."""
         self.epochs: dict[bytes, bytes] = {b"0": b"0"}
         self.joined = 0
+        self.added = 0
 
     async def script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> None:
         """One call. Arguments may be pairs: of the server, of the store."""
@@ -94,7 +96,7 @@ class Twins:
         """Anything."""
         rng = self.rng
         token = rng.choice([b"one", b"two", b"three"])
-        match rng.randrange(17):
+        match rng.randrange(19):
             case 0:
                 await self.script("BEGIN", (CHANGES, SERVER), *self.somewhere())
             case 1:
@@ -125,11 +127,29 @@ class Twins:
             case 13:
                 await self.script("MEMBERS", (MEMBERS,), rng.choice([1, 100]))
             case 14:
-                await self.look()
+                await self.leave_usage()
             case 15:
+                known = len(self.known)
+                await self.script("LEFT", (BATCHES,), rng.choice([1, 100]), rng.choice([5, 60]))
+                del self.known[known:]  # none of them is a place in the stream of changes
+            case 16:
+                await self.look()
+            case 17:
                 await self.vandalize(rng.choice((RECORD, LEASE, *KEYS)))
             case _:
                 await self.befall()
+
+    async def leave_usage(self) -> None:
+        """An edge does; or somebody leaves what is none."""
+        if not isinstance(self.store.get(BATCHES), (Stream, type(None))):
+            return
+        self.added += 1
+        fields = {self.rng.choice([b"u", b"u", b"x"]): b"u" * self.rng.choice([1, 5, 6, 60, 61])}
+        await self.client.xadd(BATCHES, dict(fields), id=f"1-{self.added}")
+        self.epochs[b"1"] = b"1"
+        if self.store.get(BATCHES) is None:
+            self.store.set(BATCHES, Stream())
+        self.store.keys[BATCHES].append(((1, self.added), fields))
 
     async def vandalize(self, key: str) -> None:
         """Somebody else writes where only we should."""
@@ -244,6 +264,8 @@ MUTANTS = [
     ("PUBLISH", " or said == disputed", ""),
     ("BEAT", "or redis.pcall('GET', KEYS[2]) ~= here()", ""),
     ("READ", "or redis.call('HGET', KEYS[1], 'e') ~= epoch", ""),
+    ("LEFT", " and #entry[2][at + 1] <= tonumber(ARGV[2])", ""),
+    ("LEFT", "entry[2][at] == 'u' and ", ""),
     ("BEGIN", "and server == here()", ""),
     ("JOIN", "redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])\n", ""),
     ("MEMBERS", "KEYS[1], ms, ms", "KEYS[1], '-inf', ms"),
