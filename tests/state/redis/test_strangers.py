@@ -28,7 +28,6 @@ async def begun_anew(fleet: Fleet, edge: Edge) -> None:
 
 
 @only_single
-@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("value", ["failed:x", "failed:not_found", "done", "0123456789abcdef"])
 async def test_a_lease_for_ever_holds_up_no_wake(
     fleet: Fleet, servers: Servers, value: str
@@ -36,7 +35,7 @@ async def test_a_lease_for_ever_holds_up_no_wake(
     """Neither is its failure believed, nor is anybody waited for: one call, at once."""
     fleet.put(BOX)
     # So long that nobody takes over from a holder who falls silent.
-    fleet.settings = fleet.settings.model_copy(update={"timeout": 20.0, "lease": 600.0})
+    fleet.settings = fleet.settings.model_copy(update={"lease": 600.0})
     edge = await fleet.edge()
     async with servers.client() as client:
         await client.set(LAYOUT.lease(BOX.id, 1), value)
@@ -45,7 +44,6 @@ async def test_a_lease_for_ever_holds_up_no_wake(
 
 
 @only_single
-@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("version", ["9000000000000000", "9" * 40])
 async def test_a_version_that_nobody_has_said_hides_no_change(
     fleet: Fleet, servers: Servers, version: str
@@ -68,7 +66,6 @@ async def test_a_version_that_nobody_has_said_hides_no_change(
 
 
 @only_single
-@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("version", [1, 2, 7])
 async def test_a_forged_record_does_not_outlive_the_next_beginning(
     fleet: Fleet, servers: Servers, version: int
@@ -87,7 +84,6 @@ async def test_a_forged_record_does_not_outlive_the_next_beginning(
 
 
 @only_single
-@pytest.mark.usefixtures("patience")
 async def test_older_news_does_not_come_before_what_there_is(fleet: Fleet) -> None:
     """A change that waits while another publisher has told a later one: what counts is what there is."""
     edge = await fleet.edge()
