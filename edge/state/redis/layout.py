@@ -25,6 +25,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from edge.state.wire import MAX_EDGE_NAME
+
 SHARDS = 16
 """Enough to spread over the nodes of any Cluster, few enough to read all of them at once."""
 KEPT_CHANGES = 10_000
@@ -37,6 +39,8 @@ MAX_RECORD = 16_384
 """Bytes of a record. One has a few hundred; what is longer is not read."""
 MAX_MEMBERS = 10_000
 """Members at once."""
+MAX_MEMBER = 4 * MAX_EDGE_NAME
+"""Bytes of a member's name, in UTF-8."""
 
 
 def shard_of(record_id: str) -> int:

@@ -28,7 +28,7 @@ from edge.state.redis import scripts
 from edge.state.redis.connect import Connection, RedisGone
 from edge.state.redis.ids import EntryId, entry_id
 from edge.state.redis.kinds import kind_of
-from edge.state.redis.layout import KEPT_CHANGES, MAX_MEMBERS, SHARDS, Layout, shard_of
+from edge.state.redis.layout import KEPT_CHANGES, MAX_MEMBER, MAX_MEMBERS, SHARDS, Layout, shard_of
 
 BEAT = 0.3
 """Seconds between heartbeats."""
@@ -38,6 +38,8 @@ TOMBSTONE = 24 * 3600.0
 """Seconds a destroyed sandbox's record stays."""
 AFTERLIFE = 3600.0
 """Seconds a grant's record stays after its expiry."""
+LONGEST = 1e9
+"""Seconds a record that ends stays at most. Redis knows no times beyond all measure, and grants may have such ends."""
 REMEMBERED = 6.0
 """Seconds an edge is a member after it was last seen among those in Redis. That may have lost their names, or be
 gone altogether; and edges need a moment to find the control plane instead."""
@@ -182,12 +184,15 @@ class Publisher:
     def _lifetime(self, record: Record) -> int:
         """Milliseconds a record stays in Redis; 0 = until it is replaced."""
         if isinstance(record, GrantRecord):
-            return max(1, round(1000 * (record.expires_at - self._wall() + AFTERLIFE)))
+            left = min(record.expires_at - self._wall() + AFTERLIFE, LONGEST)
+            return max(1, round(1000 * left))
         return round(1000 * TOMBSTONE) if record.state is State.DESTROYED else 0
 
     async def _beat(self) -> None:
         # Members are asked for first: an edge that is fresh has heard a heartbeat after it joined.
-        names = await self._connection.look(scripts.MEMBERS, [self._layout.members], MAX_MEMBERS)
+        names = await self._connection.look(
+            scripts.MEMBERS, [self._layout.members], MAX_MEMBERS, MAX_MEMBER
+        )
         self._remember(names)
         calls = [
             (

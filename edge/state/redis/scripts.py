@@ -117,13 +117,13 @@ TAKE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
 local left = redis.call('PTTL', KEYS[1])
 local held = left >= 0 and left <= tonumber(ARGV[3]) and redis.pcall('GET', KEYS[1])
-if type(held) == 'string' then return held end
+if type(held) == 'string' and #held <= 64 then return held end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
 """
 """KEYS: lease. ARGV: own token, lifetime in ms, the longest one. Whose it is now.
 
-What does not end, or later than anything of an edge's, or is no text, is nobody's: it would hold up every wake of this
+What does not end, or later than anything of an edge's, or is no text or a long one, is nobody's: it would hold up every wake of this
 incarnation."""
 
 KEEP = """
@@ -158,9 +158,13 @@ MEMBERS = """
 local now = redis.call('TIME')
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return {} end
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], ms, ms + 60000, 'LIMIT', 0, ARGV[1])
+local names = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ms, ms + 60000, 'LIMIT', 0, ARGV[1])) do
+  if #name <= tonumber(ARGV[2]) then names[#names + 1] = name end
+end
+return names
 """
-"""KEYS: members. ARGV: how many at most. Their names.
+"""KEYS: members. ARGV: how many at most, most bytes of each. Their names; what is longer is none.
 
 No edge joins for a minute: such a name is of a clock that has been set back (or another server's), or
 nonsense, and would be waited for before each pause until then."""

@@ -184,7 +184,8 @@ class Store:
     def take(self, keys: Sequence[str], said: list[bytes]) -> bytes:
         """`scripts.TAKE`."""
         held, until = self.get(keys[0]), self.until.get(keys[0])
-        if isinstance(held, bytes) and until is not None and until - self.clock() <= int(said[2]):
+        ends = until is not None and until - self.clock() <= int(said[2])
+        if ends and isinstance(held, bytes) and len(held) <= 64:
             return held
         self.set(keys[0], said[0], int(said[1]))
         return said[0]
@@ -232,7 +233,7 @@ class Store:
         found = sorted(
             (score, name) for name, score in held.items() if now <= score <= now + 60_000
         )
-        return [name for _, name in found][: int(said[0])]
+        return [name for _, name in found[: int(said[0])] if len(name) <= int(said[1])]
 
     def left(self, keys: Sequence[str], said: list[bytes]) -> Any:
         """`scripts.LEFT`."""

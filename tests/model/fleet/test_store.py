@@ -125,7 +125,7 @@ class Twins:
                 life += 500 * (self.joined % 60)
                 await self.script("JOIN", (MEMBERS,), token, life, rng.choice([2, 100]))
             case 13:
-                await self.script("MEMBERS", (MEMBERS,), rng.choice([1, 100]))
+                await self.script("MEMBERS", (MEMBERS,), rng.choice([1, 100]), rng.choice([3, 5]))
             case 14:
                 await self.leave_usage()
             case 15:
@@ -268,6 +268,11 @@ MUTANTS = [
     ("LEFT", "entry[2][at] == 'u' and ", ""),
     ("BEGIN", "and server == here()", ""),
     ("JOIN", "redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])\n", ""),
+    (
+        "MEMBERS",
+        "if #name <= tonumber(ARGV[2]) then names[#names + 1] = name end",
+        "names[#names + 1] = name",
+    ),
     ("MEMBERS", "KEYS[1], ms, ms", "KEYS[1], '-inf', ms"),
 ]
 """Scripts, what is taken out of them, and what is in its place."""

@@ -73,6 +73,16 @@ async def test_lifetimes(fleet: Fleet, servers: Servers) -> None:
         assert 0 < await client.pttl(LAYOUT.record("sandbox", "sb_gone0000")) <= TOMBSTONE * 1000
 
 
+@only_single
+@pytest.mark.parametrize("ends", [1e15, 1e300, 0.0, -1e300])
+async def test_an_end_beyond_all_measure(fleet: Fleet, servers: Servers, ends: float) -> None:
+    """Redis would refuse such a lifetime, and what waits behind it would never be published."""
+    edge = await fleet.edge()
+    fleet.put(odd := replace(GRANT, expires_at=ends))
+    await edge.until(lambda: odd in edge.changes())
+    assert fleet.told == []
+
+
 @pytest.mark.parametrize("loss", ["flushed", "restarted", "streams deleted", "rolled back"])
 async def test_after_a_loss_everything_is_published_again(
     fleet: Fleet, servers: Servers, loss: str

@@ -267,7 +267,9 @@ async def test_a_lease_is_its_holders(valkey: Valkey) -> None:
         assert await client.exists(LEASE) == 0
 
 
-@pytest.mark.parametrize("foreign", ["for ever", "for too long", "a list for ever", "a list"])
+@pytest.mark.parametrize(
+    "foreign", ["for ever", "for too long", "too long", "a list for ever", "a list"]
+)
 async def test_a_lease_that_no_edge_has_written_is_replaced(valkey: Valkey, foreign: str) -> None:
     """By whoever comes first, and others find that one then."""
     async with valkey.client() as client:
@@ -277,6 +279,8 @@ async def test_a_lease_that_no_edge_has_written_is_replaced(valkey: Valkey, fore
             await client.set(LEASE, "0123456789abcdef")
         if foreign == "for too long":
             await client.pexpire(LEASE, 200_000)
+        elif foreign == "too long":
+            await client.set(LEASE, "x" * 65, px=50_000)
         elif foreign == "a list":
             await client.pexpire(LEASE, 50_000)
         assert await take(client, "one") == b"one"
@@ -288,23 +292,31 @@ async def test_members_are_those_whose_time_is_not_over(valkey: Valkey) -> None:
     """By the server's clock; who has long been gone is forgotten, and there is an end to their number."""
     async with valkey.client() as client:
         await client.set(MEMBERS, "nonsense")
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == []
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10) == []
         await client.eval(scripts.JOIN, 1, MEMBERS, "one", 60_000, 9)
         await client.eval(scripts.JOIN, 1, MEMBERS, "two", -1, 9)
         await client.eval(scripts.JOIN, 1, MEMBERS, "gone", -120_000, 9)
         await client.eval(scripts.JOIN, 1, MEMBERS, "one", 60_000, 9)
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one"]
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10) == [b"one"]
         assert await client.zrange(MEMBERS, 0, -1) == [b"two", b"one"]
         await client.eval(scripts.JOIN, 1, MEMBERS, "three", 60_000, 2)
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one", b"three"]
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 1) == [b"one"]
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10) == [b"one", b"three"]
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 1, 10) == [b"one"]
 
 
 async def test_a_member_for_ever_is_none(valkey: Valkey) -> None:
     """A name with a time far ahead (a clock set back, nonsense) would else hold up each pause for inactivity."""
     async with valkey.client() as client:
         await client.zadd(MEMBERS, {"ghost": "+inf", "late": 9e12})
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == []
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10) == []
         await client.eval(scripts.JOIN, 1, MEMBERS, "one", 3000, 2)
-        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9) == [b"one"]
+        assert await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10) == [b"one"]
         assert await client.zrange(MEMBERS, 0, -1) == [b"one"]
+
+
+async def test_a_name_too_long_is_no_members(valkey: Valkey) -> None:
+    """Megabytes of it would else be fetched before each heartbeat, and hold it up."""
+    async with valkey.client() as client:
+        for name in ("x" * 10, "y" * 11, "z"):
+            await client.eval(scripts.JOIN, 1, MEMBERS, name, 3000, 9)
+        assert set(await client.eval(scripts.MEMBERS, 1, MEMBERS, 9, 10)) == {b"x" * 10, b"z"}
