@@ -102,14 +102,11 @@ class Publisher:
 
     def publish(self, record: Record) -> None:
         """Publish a record soon. Of several versions of one that wait, only the newest goes out."""
-        self._wait_with(record)
-        self._news.set()
-
-    def _wait_with(self, record: Record) -> None:
         key = kind_of(record).name, record.id
         waiting = self._pending.get(key)
         if waiting is None or waiting.version < record.version:
             self._pending[key] = record
+        self._news.set()
 
     async def run(self) -> None:
         """Publish for ever; reconnects for ever, too."""
@@ -156,7 +153,7 @@ class Publisher:
         }
         for record in self._everything() if others else ():
             if shard_of(record.id) in others:
-                self._wait_with(record)
+                self.publish(record)
 
     async def _flush(self) -> None:
         while self._pending:

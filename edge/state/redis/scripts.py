@@ -41,9 +41,10 @@ local server, epoch = redis.pcall('GET', KEYS[2]), tonumber(ARGV[1])
 if id and epoch > 0 and server == here() then
   if tonumber(e) > epoch or (tonumber(e) == epoch and tonumber(n) >= tonumber(ARGV[2])) then return id end
 end
-local now = redis.call('TIME')
-epoch = math.max(epoch + 1, now[1] * 1000 + math.floor(now[2] / 1000))
-if id then epoch = math.max(epoch, tonumber(e) + 1) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+epoch = math.max(epoch + 1, now, id and tonumber(e) + 1 or 0)
+if epoch >= 9e15 then epoch = now end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], here())
 return redis.call('XADD', KEYS[1], string.format('%d-0', epoch), 'n', '')
@@ -52,7 +53,8 @@ return redis.call('XADD', KEYS[1], string.format('%d-0', epoch), 'n', '')
 """KEYS: changes, server. ARGV: epoch and number of the newest entry that is known (0, 0 for none).
 
 The id of the stream's newest entry. Where something may have been lost, and for a publisher that knows of none, that
-stream is a new one; where nothing was, and where another publisher has begun it anew since, it is the one that is there."""
+stream is a new one; where nothing was, and where another publisher has begun it anew since, it is the one that is there.
+A new epoch is later than all before, unless those are of times that no clock shows."""
 
 PUBLISH = (
     _LAST
@@ -123,8 +125,8 @@ return ARGV[1]
 """
 """KEYS: lease. ARGV: own token, lifetime in ms, the longest one. Whose it is now.
 
-What does not end, or later than anything of an edge's, or is no text or a long one, is nobody's: it would hold up every wake of this
-incarnation."""
+What does not end, or later than anything of an edge's, or is no text or a long one, is nobody's: it would hold up every
+wake of this incarnation."""
 
 KEEP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

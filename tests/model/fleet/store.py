@@ -135,6 +135,8 @@ class Store:
         if last is not None and epoch > 0 and server == self.server and last >= (epoch, number):
             return _id(last)
         epoch = max(epoch + 1, self.clock(), last[0] + 1 if last is not None else 0)
+        if epoch >= HUGE:
+            epoch = self.clock()
         self.delete(keys[0])
         self.set(keys[1], self.server)
         return self._append(keys[0], epoch, {b"n": b""})

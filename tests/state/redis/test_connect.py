@@ -143,7 +143,9 @@ async def test_a_server_that_talks_nonsense(connect, nonsense: bytes) -> None:
                 answer = await asking
             except RedisGone:
                 continue
-            assert answer in ([], b"0-0", b"s"), answer  # nil is an answer; what is no id, `ids` refuses
+            assert answer in ([], b"0-0", b"s"), (
+                answer
+            )  # nil is an answer; what is no id, `ids` refuses
         try:
             await connection.run(PING, [])  # its shape is the caller's to judge
         except RedisGone:

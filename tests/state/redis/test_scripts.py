@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from edge.state.redis import scripts
+from edge.state.redis.ids import MOST, entry_id
 from tests.state.redis.valkey import Valkey
 
 RECORD, CHANGES, SERVER = "{x}:sandbox:a", "{x}:changes", "{x}:server"
@@ -117,6 +118,20 @@ async def test_where_something_may_be_lost_a_later_epoch_begins(valkey: Valkey, 
         assert parts(await beat(client, begun)) == (begun[0], 1)
         later = (begun[0] + 5_000_000, 0)
         assert await begin(client, *later) == (later[0] + 1, 0)
+
+
+async def test_epochs_do_not_run_out(valkey: Valkey) -> None:
+    """Where somebody has written the last one that can be read, the next is of the clock again."""
+    async with valkey.client() as client:
+        now = (await begin(client))[0]
+        last = (MOST - 1, MOST - 1)
+        await client.xadd(CHANGES, {"b": ""}, id=f"{last[0]}-{last[1]}")
+        assert await begin(client, now, 0) == last
+        assert entry_id(await client.eval(scripts.BEGIN, 2, CHANGES, SERVER, 0, 0)) >= (now, 0)
+        await client.delete(CHANGES)
+        assert entry_id(await client.eval(scripts.BEGIN, 2, CHANGES, SERVER, *last)) >= (now, 0)
+        await client.xadd(CHANGES, {"b": ""}, id=f"{MOST}-0")
+        assert entry_id(await client.eval(scripts.BEGIN, 2, CHANGES, SERVER, now, 0)) >= (now, 0)
 
 
 async def test_lifetimes(valkey: Valkey) -> None:
