@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from dataclasses import replace
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from edge.core.records import SandboxRecord, State
 from edge.state.port import Heartbeat, Resync
+from edge.state.redis.ids import MOST
 from edge.state.redis.kinds import SANDBOX
-from edge.state.redis.layout import Layout
-from tests.state.redis.conftest import Edge, Fleet, Servers, only_single
+from edge.state.redis.layout import SHARDS, Layout, shard_of
+from tests.state.redis.conftest import Edge, Fleet, Servers, hasty, only_single
 
 LAYOUT = Layout("edge")
 BOX = SandboxRecord("sb_aaaaaaaa", State.PAUSED, 1, 1, auto_resume=True)
@@ -100,3 +105,79 @@ async def test_older_news_does_not_come_before_what_there_is(fleet: Fleet) -> No
     assert await edge.port.sandbox(BOX.id) == newer
     assert edge.changes() == [newer]
     assert fleet.control.asked == []
+
+
+class Vandal:
+    """Writes anything anywhere, but for what only a control plane would say."""
+
+    def __init__(self, client: Redis, rng: random.Random) -> None:
+        self._client = client
+        self._rng = rng
+        shard = shard_of(BOX.id)
+        self._keys = [
+            RECORD, LAYOUT.changes(shard), LAYOUT.changes((shard + 1) % SHARDS), LAYOUT.server(shard),
+            LAYOUT.lease(BOX.id, 1), LAYOUT.members,
+        ]  # fmt: skip
+
+    def _text(self) -> str:
+        numbers = ("0", "7", "9e15", "9" * 40, f"{MOST - 1}", "-1", "inf")
+        return self._rng.choice((*numbers, "", "x", "done", "failed:x", "[" * 5000, "x" * 10**6))
+
+    def _id(self, newest: bytes) -> str:
+        epoch, _, number = newest.decode().partition("-")
+        nearby = (f"{epoch}-{int(number) + 1}", f"{epoch}-{int(number) + 9}", f"{int(epoch) + 1}-0")
+        far = (f"{MOST - 2}-{MOST - 1}", f"{MOST}-0", f"{epoch}-{2**64 - 1}", f"{2**64 - 1}-0")
+        return self._rng.choice((*nearby, *far))
+
+    async def strike(self) -> None:
+        """Once."""
+        rng, client, key = self._rng, self._client, self._rng.choice(self._keys)
+        kind = rng.randrange(8)
+        if kind < 4:
+            await client.delete(key)
+        try:
+            match kind:
+                case 0:
+                    await client.set(key, self._text())
+                case 1:
+                    await client.lpush(key, self._text())
+                case 2:
+                    await client.hset(key, mapping={name: self._text() for name in "vre"})
+                case 3:
+                    await client.zadd(key, {self._text(): rng.choice([1.0, 9e15, float("inf")])})
+                case 4:
+                    await client.pexpire(key, rng.choice([1, 10**9]))
+                case 5:
+                    await client.hset(key, rng.choice(["v", "r", "e"]), self._text())
+                case 6:
+                    newest = await client.xrevrange(key, count=1)
+                    at = self._id(newest[0][0] if newest else b"0-0")
+                    field = rng.choice(["b", "k", "r", "u"])
+                    await client.xadd(key, {field: self._text()}, id=at)
+                case _:
+                    await client.xtrim(key, maxlen=0, approximate=False)
+        except ResponseError:
+            pass  # another type of key, or no later id
+
+
+@only_single
+@hasty
+@pytest.mark.parametrize("seed", range(3))
+async def test_after_any_nonsense_all_is_well(fleet: Fleet, servers: Servers, seed: int) -> None:
+    """Whoever wrote it, wherever: it ends with the writing, and nobody has to start anything anew."""
+    rng = random.Random(seed)
+    edge = await fleet.edge()
+    async with servers.client() as client:
+        vandal = Vandal(client, rng)
+        for version in range(1, 40):
+            for _ in range(rng.randrange(4)):
+                await vandal.strike()
+            fleet.put(replace(BOX, version=version))
+            await asyncio.sleep(rng.choice([0.0, 0.0, 0.01, 0.1]))
+    fleet.put(newest := replace(BOX, version=100))
+    for _ in range(2):  # What was published before the second one has been told, or is in doubt.
+        seen = len(edge.events)
+        await edge.until(lambda seen=seen: Heartbeat in map(type, edge.events[seen:]), 60)
+    assert await edge.port.sandbox(BOX.id) == newest
+    await edge.until(lambda: fleet.publisher.members >= {"edge-1"}, 60)
+    assert (await edge.port.resume(BOX.id, 1, "preview", 60)).incarnation == 2
