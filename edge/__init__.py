@@ -22,6 +22,7 @@ window       how long an exchange may wait for resume plus the app's port accept
 admission    room to run or to wait
 relay        moving an HTTP body from one side to the other
 tunnel       moving bytes both ways after a 101
+member       an edge that says over Redis that it is there, and is asked before a pause for inactivity
 drain        shutting down without dropping what is under way
 ======== ==========================================================================================
 

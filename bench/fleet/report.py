@@ -42,7 +42,7 @@ _HEADER = [
     "", "requests", "wakes", "seconds", "commands", "at most", "per request", "per wake", "p50 ms", "p99 ms", "Redis CPU",
 ]  # fmt: skip
 _PARTS = [
-    "", "heartbeats", "alive", "look-ups", "leases tried", "led", "kept", "changes", "transactions", "reads", "resume calls", "asked directly",
+    "", "heartbeats", "joined", "look-ups", "leases tried", "led", "kept", "changes", "transactions", "reads", "resume calls", "asked directly",
 ]  # fmt: skip
 
 

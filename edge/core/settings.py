@@ -43,7 +43,8 @@ class ControlPlaneSettings(Group):
     """Service bearer token for /internal/edge/v1/."""
     timeout: Annotated[float, Field(gt=0)] = 5.0
     """Seconds for one look-up, report or ack. Resumes have the wake window instead."""
-    edge_id: str = ""
+    # 255 characters are the wire's limit, and workers add their number.
+    edge_id: Annotated[str, Field(max_length=250)] = ""
     """Name of this edge towards the control plane; empty makes one of host name and process id."""
     usage_dir: Path | None = None
     """Directory where usage that is not acknowledged outlives a restart; unset = it ends with the process."""

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from edge.commands.probe import alive
 from edge.commands import probe
+from edge.commands.probe import alive
 
 
 @asynccontextmanager

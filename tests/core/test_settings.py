@@ -89,6 +89,7 @@ def test_the_least_settings_are_enough() -> None:
         {"listen": {"workers": 0}},
         {"listen": {"port": -1}},
         {"control_plane": {"token": "short"}},
+        {"control_plane": {"token": "x" * 40, "edge_id": "x" * 251}},
         {"redis": {"cluster": True}},
         {"cookie": {"keys": []}},
         {"tokens": {}},

@@ -123,8 +123,8 @@ def test_edges_and_control_plane_meet_in_redis(prepared: Prepared, demo: dict[st
         with httpx.Client(transport=httpx.HTTPTransport(retries=3), timeout=60) as client:
             _until_ready(client, f"http://127.0.0.1:{admin}/readyz")
     with Redis.from_url(plane["redis"]["url"], protocol=2, driver_info=None) as redis:
-        alive = redis.zrangebyscore("edge:{edges}:alive", 0, "+inf")
-        assert {name.decode() for name in alive} == set(prepared.edges)
+        members = redis.zrangebyscore("edge:{edges}:members", 0, "+inf")
+        assert {name.decode() for name in members} == set(prepared.edges)
         keys = [f"edge:{{s{shard:02d}}}:sandbox:{demo['sandbox_id']}" for shard in range(16)]
         assert sum(redis.hget(key, "v") is not None for key in keys) == 1
 

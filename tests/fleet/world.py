@@ -241,15 +241,15 @@ class World:
             return await client.ask(get)
 
     async def whole(self, seconds: float = 60.0) -> None:
-        """Wait until every edge is caught up, and counts as alive in Redis."""
+        """Wait until every edge is caught up, and a member."""
         async with asyncio.timeout(seconds), self.redis.client() as client:
             while not await self._is_whole(client):  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.02)
 
     async def _is_whole(self, client: Redis) -> bool:
         pages = [await self.page(name, "/metrics") for name in EDGES]
-        alive = await client.zrangebyscore(Layout("edge").alive, _now(), "+inf")
-        return len(alive) == len(EDGES) and all(_FRESH.search(page.body) for page in pages)
+        members = await client.zrangebyscore(Layout("edge").members, _now(), "+inf")
+        return len(members) == len(EDGES) and all(_FRESH.search(page.body) for page in pages)
 
 
 def _now() -> float:

@@ -30,11 +30,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
-from edge.core.records import GrantRecord, SandboxRecord
+from edge.core.records import Record
 from edge.state import wire
 from edge.state.port import Change, Heartbeat, Resync, Unavailable, WatchEvent
 from edge.state.redis.beside import beside
 from edge.state.redis.connect import Connection, Entry, RedisGone
+from edge.state.redis.ids import entry_id
+from edge.state.redis.kinds import KINDS
 from edge.state.redis.layout import SHARDS, Layout
 
 BLOCK = 0.5
@@ -48,31 +50,24 @@ SILENCE = 3.0
 
 News = asyncio.Queue[list[WatchEvent] | RedisGone]
 
-_READ: dict[bytes, Callable[[bytes], SandboxRecord | GrantRecord]] = {
-    b"sandbox": wire.sandbox_from_json,
-    b"grant": wire.grant_from_json,
-}
-
 
 class Shard:
-    """Where we stand in one shard's stream."""
+    """Where we stand in one shard's stream. Raises `RedisGone` for ids of an impossible shape."""
 
     def __init__(self, position: bytes) -> None:
         self.position = position
+        self._at = entry_id(position)
         self.beaten_at: float | None = None
 
-    def step(self, entry_id: bytes) -> bool:
+    def step(self, to: bytes) -> bool:
         """Go on to an entry; False when something was between here and there."""
-        before, self.position = self.position, entry_id
-        epoch, _, number = entry_id.partition(b"-")
-        last_epoch, _, last = before.partition(b"-")
-        return epoch == last_epoch and int(number) == int(last) + 1
+        before, self._at, self.position = self._at, entry_id(to), to
+        return self._at.follows(before)
 
-    def within(self, entry_id: bytes) -> bool:
+    def within(self, newest: bytes) -> bool:
         """Whether this entry is of our epoch, and not before our position."""
-        epoch, _, number = entry_id.partition(b"-")
-        last_epoch, _, last = self.position.partition(b"-")
-        return epoch == last_epoch and number.isdigit() and int(number) >= int(last)
+        at = entry_id(newest)
+        return at.epoch == self._at.epoch and at.number >= self._at.number
 
 
 class Changes:
@@ -90,10 +85,10 @@ class Changes:
         self.beaten_at: float | None = None
         """When the last proof of being caught up was asked for; None while something is in doubt."""
 
-    def reached(self, stream: str, entry_id: bytes) -> bool:
-        """Whether a server whose newest entry is this one has all that was followed so far."""
+    def reached(self, stream: str, newest: bytes) -> bool:
+        """Whether a server whose newest entry is this one has all that was followed so far. Raises `RedisGone`."""
         shard = self._shards.get(stream)
-        return shard is not None and shard.within(entry_id)
+        return shard is not None and shard.within(newest)
 
     async def follow(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
         """Events without end; ``again``: this is not the first time. Raises `Unavailable`."""
@@ -178,12 +173,9 @@ class Changes:
                 await news.put(events)
 
     def _event(self, shard: Shard, entry: Entry) -> list[WatchEvent]:
-        entry_id, fields = entry
+        at, fields = entry
         shard.beaten_at = None
-        try:
-            gap = not shard.step(entry_id)
-        except ValueError:
-            raise RedisGone("an id of an impossible shape") from None
+        gap = not shard.step(at)
         record = None if b"b" in fields else _record(fields)
         if gap or (record is None and b"b" not in fields):
             self._doubt()
@@ -200,11 +192,12 @@ class Changes:
         return self._cursor
 
 
-def _record(fields: Mapping[bytes, bytes]) -> SandboxRecord | GrantRecord | None:
-    parse = _READ.get(fields.get(b"k", b""))
-    if parse is None:
+def _record(fields: Mapping[bytes, bytes]) -> Record | None:
+    kind = KINDS.get(fields.get(b"k", b"").decode("ascii", "replace"))
+    if kind is None:
         return None
     try:
-        return parse(fields.get(b"r", b""))
+        record: Record = kind.from_json(fields.get(b"r", b""))
     except wire.WireError:
         return None
+    return record

@@ -118,15 +118,10 @@ class Connection:
 
     async def length(self, stream: str) -> int:
         """How many entries a stream has. Raises `RedisGone`."""
-        found: int = await self._guarded(lambda client: client.xlen(stream), self._settings.timeout)
+        found = await self._guarded(lambda client: client.xlen(stream), self._settings.timeout)
+        if not isinstance(found, int):
+            raise RedisGone(IMPOSSIBLE)
         return found
-
-    async def first(self, stream: str, count: int) -> list[Entry]:
-        """The oldest entries of a stream. Raises `RedisGone`."""
-        found = await self._guarded(
-            lambda client: client.xrange(stream, count=count), self._settings.timeout
-        )
-        return _entries(found)
 
     async def remove(self, stream: str, entry_id: bytes) -> None:
         """Delete an entry. Raises `RedisGone`."""
@@ -304,5 +299,7 @@ def _entries(found: Any) -> list[Entry]:
         raise RedisGone(IMPOSSIBLE) from None
     for entry_id, fields in entries:
         if not isinstance(entry_id, bytes) or not isinstance(fields, Mapping):
+            raise RedisGone(IMPOSSIBLE)
+        if not all(isinstance(part, bytes) for field in fields.items() for part in field):
             raise RedisGone(IMPOSSIBLE)
     return entries

@@ -23,8 +23,8 @@ from edge.state.port import Heartbeat, Resync, StatePort, Unavailable, WatchEven
 from edge.state.redis.beside import beside
 from edge.state.redis.changes import Changes
 
-SAY_ALIVE = 1.0
-"""Seconds between two times of saying in Redis that this edge is alive."""
+JOIN_AGAIN = 1.0
+"""Seconds between two times of joining the members."""
 FIRST_LOOK, LAST_LOOK = 0.5, 5.0
 """Seconds before Redis is looked at again; doubled each time, with jitter."""
 CALM = 30.0
@@ -36,20 +36,20 @@ News = asyncio.Queue[WatchEvent | Unavailable | None]
 
 
 class Following:
-    """The watch of one edge. ``say_alive`` does it, or raises `Unavailable`; ``note`` is told of changes of sides."""
+    """The watch of one edge. ``join`` makes it a member, or raises `Unavailable`; ``note`` is told of changes of sides."""
 
     def __init__(
         self,
         changes: Changes,
         control: StatePort,
         *,
-        say_alive: Callable[[], Awaitable[None]],
+        join: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         note: Callable[..., None],
     ) -> None:
         self._changes = changes
         self._control = control
-        self._say_alive = say_alive
+        self._join = join
         self._clock = clock
         self._note = note
         self._told = False
@@ -75,17 +75,17 @@ class Following:
                     yield event
 
     async def _over_redis(self, *, again: bool) -> AsyncGenerator[WatchEvent, None]:
-        await self._say_alive()
-        said = self._clock()
+        await self._join()
+        joined = self._clock()
         self.over_redis = True
         try:
             async with aclosing(self._changes.follow(again=again)) as events:
                 async for event in events:
                     if isinstance(event, Heartbeat):
                         self._heard()
-                    if self._clock() - said > SAY_ALIVE:
-                        await self._say_alive()
-                        said = self._clock()
+                    if self._clock() - joined > JOIN_AGAIN:
+                        await self._join()
+                        joined = self._clock()
                     yield event
         finally:
             self.over_redis = False
@@ -133,7 +133,7 @@ class Following:
                 return
 
     async def _redis_is_back(self) -> bool:
-        """Whether it can be followed, and the publisher counts us among the living.
+        """Whether it can be followed, and the publisher counts us among the members.
 
         Until then we stay with the control plane, which else would not ask us before a pause for inactivity.
         """
@@ -144,8 +144,8 @@ class Following:
                     if not isinstance(event, Heartbeat):
                         continue
                     if beats == 0:
-                        await self._say_alive()
-                    # Before each heartbeat the publisher asks who is alive. The first one after our word may
+                        await self._join()
+                    # Before each heartbeat the publisher asks for the members. The first one after our joining may
                     # have been asked for before it, the second one not.
                     if beats == 2:
                         return True

@@ -25,8 +25,8 @@ DONE = "done"
 MEMORY = 1.0
 """Seconds the end of a wake is told to other edges."""
 
-
 _TOKEN = re.compile(r"[0-9a-f]{16}")
+_REFUSALS = {FAILED + reason: reason for reason in RefusalReason}
 
 
 class Turn(Enum):
@@ -51,18 +51,24 @@ class Lease:
         """Try to get it; a reason when another edge's attempt has just failed."""
         try:
             holder = await self._connection.run(
-                scripts.TAKE, [self._key], self._token, round(self._seconds * 1000)
+                scripts.TAKE,
+                [self._key],
+                self._token,
+                round(self._seconds * 1000),
+                round(max(self._seconds, MEMORY) * 1000),
             )
         except RedisGone:
             self._gone = True
             return Turn.OURS
-        text = holder.decode("ascii", "replace") if isinstance(holder, bytes) else ""
-        if text.startswith(FAILED):
-            return _reason(text.removeprefix(FAILED))
-        if text == DONE:
+        return self._turn(holder.decode("ascii", "replace") if isinstance(holder, bytes) else "")
+
+    def _turn(self, holder: str) -> Turn | RefusalReason:
+        if holder in _REFUSALS:
+            return _REFUSALS[holder]
+        if holder == DONE:
             return Turn.OVER
         # Whatever does not look like a holder's token is none: nonsense must not keep anybody waiting.
-        theirs = _TOKEN.fullmatch(text) and text != self._token
+        theirs = _TOKEN.fullmatch(holder) and holder != self._token
         return Turn.THEIRS if theirs else Turn.OURS
 
     @asynccontextmanager
@@ -93,10 +99,3 @@ class Lease:
                 continue
             if not kept:
                 return  # somebody took over, or Redis was flushed
-
-
-def _reason(text: str) -> RefusalReason:
-    try:
-        return RefusalReason(text)
-    except ValueError:
-        return RefusalReason.FAILED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
 
 from edge.core.records import GrantRecord, SandboxRecord, State
 from edge.core.redis_settings import RedisSettings
@@ -22,7 +21,16 @@ from edge.state.redis import scripts
 from edge.state.redis.changes import Changes
 from edge.state.redis.connect import Connection, RedisGone
 from edge.state.redis.following import Following
-from edge.state.redis.layout import KEPT_BATCHES, MAX_MEMBERS, MAX_RECORD, SHARDS, Layout, shard_of
+from edge.state.redis.kinds import GRANT, SANDBOX, Kind, R
+from edge.state.redis.layout import (
+    KEPT_BATCHES,
+    MAX_BATCH,
+    MAX_MEMBERS,
+    MAX_RECORD,
+    SHARDS,
+    Layout,
+    shard_of,
+)
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 
 BELIEVED = 1.5
@@ -30,8 +38,7 @@ BELIEVED = 1.5
 LOOK = 0.1
 """Seconds between two looks at another edge's wake. Its waiters are told by the changes, sooner than that."""
 MEMBERSHIP = 3.0
-"""Seconds an edge counts as alive after it last said so."""
-R = TypeVar("R", SandboxRecord, GrantRecord)
+"""Seconds an edge is a member after it last joined."""
 
 
 class RedisStatePort:
@@ -58,18 +65,16 @@ class RedisStatePort:
         # Reading blocks, and must not take a connection from those who look something up.
         self._reading = Connection(settings, most=SHARDS + 1)
         self._changes = Changes(self._reading, self._layout, clock=clock)
-        self._following = Following(
-            self._changes, control, say_alive=self._say_alive, clock=clock, note=note
-        )
+        self._following = Following(self._changes, control, join=self._join, clock=clock, note=note)
 
     async def sandbox(self, sandbox_id: str) -> SandboxRecord | None:
         """See `StatePort.sandbox`."""
-        found = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
+        found = await self._read(SANDBOX, sandbox_id)
         return found or await self._control.sandbox(sandbox_id)
 
     async def grant(self, grant_id: str) -> GrantRecord | None:
         """See `StatePort.grant`."""
-        found = await self._read("grant", grant_id, wire.grant_from_json)
+        found = await self._read(GRANT, grant_id)
         return found or await self._control.grant(grant_id)
 
     async def resume(
@@ -93,7 +98,7 @@ class RedisStatePort:
                 raise Unavailable("another edge's wake did not end in time")
             if turn is Turn.OURS:
                 return await self._lead(lease, sandbox_id, paused_incarnation, reason, left)
-            moved = await self._read("sandbox", sandbox_id, wire.sandbox_from_json)
+            moved = await self._read(SANDBOX, sandbox_id)
             if moved is not None and moved.incarnation > paused_incarnation:
                 return moved
             # Who has the lease may have lost the control plane and not Redis. Whoever got through would show.
@@ -126,11 +131,11 @@ class RedisStatePort:
         """See `StatePort.watch`. Over Redis, and over the control plane's own events while that is gone."""
         return self._following.follow(again=cursor is not None)
 
-    async def _say_alive(self) -> None:
+    async def _join(self) -> None:
         try:
             await self._reading.run(
                 scripts.JOIN,
-                [self._layout.alive],
+                [self._layout.members],
                 self._edge_id,
                 round(MEMBERSHIP * 1000),
                 MAX_MEMBERS,
@@ -148,11 +153,13 @@ class RedisStatePort:
 
     async def _left(self, batch: UsageBatch) -> bool:
         """Whether a batch waits in Redis now. Where too many do, it is the edge that keeps and merges it."""
-        stream = self._layout.batches
+        stream, text = self._layout.batches, wire.usage_to_json(batch)
+        if len(text) > MAX_BATCH:
+            return False
         try:
             if await self._connection.length(stream) >= KEPT_BATCHES:
                 return False
-            await self._connection.add(stream, {"u": wire.usage_to_json(batch)}, 2 * KEPT_BATCHES)
+            await self._connection.add(stream, {"u": text}, 2 * KEPT_BATCHES)
         except RedisGone:
             return False
         return True
@@ -173,23 +180,19 @@ class RedisStatePort:
         beaten = self._changes.beaten_at if self._following.over_redis else None
         return beaten is not None and self._clock() - beaten <= BELIEVED
 
-    async def _read(self, kind: str, record_id: str, parse: Callable[[bytes], R]) -> R | None:
+    async def _read(self, kind: Kind[R], record_id: str) -> R | None:
         """A record, if Redis can be believed and has it."""
         if not self._believed:
             return None
+        changes = self._layout.changes(shard_of(record_id))
+        keys = [self._layout.record(kind.name, record_id), changes]
         try:
-            changes = self._layout.changes(shard_of(record_id))
-            keys = [self._layout.record(kind, record_id), changes]
-            answer = await self._connection.look(scripts.READ, keys, MAX_RECORD)
-            newest, found = answer
-        except (RedisGone, UnicodeEncodeError, TypeError, ValueError):
+            newest, found = await self._connection.look(scripts.READ, keys, MAX_RECORD)
+            # Another connection than the one that is followed: it may have gone to another server, which
+            # a failover has made the primary, and which has not got what this edge has already heard of.
+            if not isinstance(found, bytes) or not self._changes.reached(changes, newest):
+                return None
+            record = kind.from_json(found)
+        except (RedisGone, wire.WireError, UnicodeEncodeError, TypeError, ValueError):
             return None
-        # Another connection than the one that is followed: it may have gone to another server, which
-        # a failover has made the primary, and which has not got what this edge has already heard of.
-        if not isinstance(newest, bytes) or not self._changes.reached(changes, newest):
-            return None
-        try:
-            record = parse(found) if isinstance(found, bytes) else None
-        except wire.WireError:
-            return None
-        return record if record is not None and record.id == record_id else None
+        return record if record.id == record_id else None

@@ -11,23 +11,24 @@ server on which it was begun. Where it is not, the stream is begun anew, which m
 and all its records are published again, *before* the next heartbeat.
 
 Several publishers of one control plane may work side by side, given that each one's ``everything`` has what the
-others have published.
+others have published up to the moment it is called. For it is called after an epoch has begun, and what is held of an
+earlier one counts no more, whatever its version: else a version that nobody of us has said would stay for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from edge.core.records import GrantRecord, SandboxRecord, State
+from edge.core.records import GrantRecord, Record, State
 from edge.core.redis_settings import RedisSettings
-from edge.state import wire
 from edge.state.redis import scripts
 from edge.state.redis.connect import Connection, RedisGone
-from edge.state.redis.layout import KEPT_CHANGES, MAX_MEMBERS, SHARDS, Layout, shard_of
+from edge.state.redis.ids import EntryId, entry_id
+from edge.state.redis.kinds import kind_of
+from edge.state.redis.layout import KEPT_CHANGES, MAX_MEMBER, MAX_MEMBERS, SHARDS, Layout, shard_of
 
 BEAT = 0.3
 """Seconds between heartbeats."""
@@ -37,15 +38,14 @@ TOMBSTONE = 24 * 3600.0
 """Seconds a destroyed sandbox's record stays."""
 AFTERLIFE = 3600.0
 """Seconds a grant's record stays after its expiry."""
+LONGEST = 1e9
+"""Seconds a record that ends stays at most. Redis knows no times beyond all measure, and grants may have such ends."""
 REMEMBERED = 6.0
-"""Seconds an edge counts as alive after it was last seen among those who are. Redis may have lost their names, or be
+"""Seconds an edge is a member after it was last seen among those in Redis. That may have lost their names, or be
 gone altogether; and edges need a moment to find the control plane instead."""
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
 """Seconds before Redis is tried again; doubled each time, with jitter."""
 
-_ENTRY_ID = re.compile(rb"(\d{1,18})-(\d{1,18})")
-
-Record = SandboxRecord | GrantRecord
 Log = Callable[..., None]
 
 
@@ -53,20 +53,19 @@ class _Shard:
     """What this publisher knows of one stream: its newest entry."""
 
     def __init__(self) -> None:
-        self.epoch, self.number = 0, 0
+        self.newest = EntryId(0, 0)
 
-    def begins(self, entry_id: bytes) -> bool:
+    def begins(self, newest: EntryId) -> bool:
         """Take where the stream stands; whether it is another one than before."""
-        before = self.epoch
-        self.epoch, self.number = _parts(entry_id)
-        return self.epoch != before
+        before, self.newest = self.newest, newest
+        return self.newest.epoch != before.epoch
 
-    def moves(self, entry_id: bytes) -> None:
-        """Take the id of an entry of ours. They may come in any order."""
-        epoch, number = _parts(entry_id)
-        if epoch != self.epoch:
+    def moves(self, found: object) -> None:
+        """Take the id of an entry of ours. They may come in any order. Raises `RedisGone` for an impossible one."""
+        at = entry_id(found)
+        if at.epoch != self.newest.epoch:
             raise RedisGone("an id of another epoch")
-        self.number = max(self.number, number)
+        self.newest = max(self.newest, at)
 
 
 class Publisher:
@@ -97,13 +96,16 @@ class Publisher:
 
     @property
     def members(self) -> frozenset[str]:
-        """The edges that are alive, or were a moment ago."""
+        """The edges that are members, or were a moment ago."""
         since = self._clock() - REMEMBERED
         return frozenset(name for name, seen in self._seen.items() if seen >= since)
 
     def publish(self, record: Record) -> None:
         """Publish a record soon. Of several versions of one that wait, only the newest goes out."""
-        self._pending[_kind(record), record.id] = record
+        key = kind_of(record).name, record.id
+        waiting = self._pending.get(key)
+        if waiting is None or waiting.version < record.version:
+            self._pending[key] = record
         self._news.set()
 
     async def run(self) -> None:
@@ -139,20 +141,19 @@ class Publisher:
     async def _begin(self) -> None:
         """Find out where the streams stand, and publish everything again that is not known to be there."""
         calls = [
-            ([self._layout.changes(at), self._layout.server(at)], [shard.epoch, shard.number])
+            ([self._layout.changes(at), self._layout.server(at)], [*shard.newest])
             for at, shard in enumerate(self._shards)
         ]
         ids = await self._connection.run_all(scripts.BEGIN, calls)
-        for entry_id in ids:
-            _parts(entry_id)
+        stands = [entry_id(found) for found in ids]
         others = {
             at
-            for at, (shard, entry_id) in enumerate(zip(self._shards, ids, strict=True))
-            if shard.begins(entry_id)
+            for at, (shard, newest) in enumerate(zip(self._shards, stands, strict=True))
+            if shard.begins(newest)
         }
         for record in self._everything() if others else ():
             if shard_of(record.id) in others:
-                self._pending.setdefault((_kind(record), record.id), record)
+                self.publish(record)
 
     async def _flush(self) -> None:
         while self._pending:
@@ -164,56 +165,52 @@ class Publisher:
             )
             if scripts.LOST in ids:
                 raise _Lost
-            for key, record, entry_id in zip(keys, records, ids, strict=True):
-                if entry_id is not None:
-                    self._shards[shard_of(record.id)].moves(entry_id)
+            for key, record, found in zip(keys, records, ids, strict=True):
+                if found is not None:
+                    self._shards[shard_of(record.id)].moves(found)
                 if self._pending.get(key) is record:
                     del self._pending[key]
 
     def _call(self, record: Record) -> tuple[list[str], list[str | bytes | int]]:
-        kind, at = _kind(record), shard_of(record.id)
-        shard = self._shards[at]
-        text = (
-            wire.sandbox_to_json(record)
-            if isinstance(record, SandboxRecord)
-            else wire.grant_to_json(record)
-        )
-        keys = [self._layout.record(kind, record.id), self._layout.changes(at)]
-        lifetime = self._lifetime(record)
-        return keys, [
-            kind, record.version, text, lifetime, KEPT_CHANGES, shard.epoch, shard.number,
-        ]  # fmt: skip
+        kind, at = kind_of(record), shard_of(record.id)
+        keys = [self._layout.record(kind.name, record.id), self._layout.changes(at)]
+        text, lifetime = kind.to_json(record), self._lifetime(record)
+        newest = self._shards[at].newest
+        return keys, [kind.name, record.version, text, lifetime, KEPT_CHANGES, *newest]
 
     def _lifetime(self, record: Record) -> int:
         """Milliseconds a record stays in Redis; 0 = until it is replaced."""
         if isinstance(record, GrantRecord):
-            return max(1, round(1000 * (record.expires_at - self._wall() + AFTERLIFE)))
+            left = min(record.expires_at - self._wall() + AFTERLIFE, LONGEST)
+            return max(1, round(1000 * left))
         return round(1000 * TOMBSTONE) if record.state is State.DESTROYED else 0
 
     async def _beat(self) -> None:
-        # Who is alive is asked first: an edge that is fresh has heard a heartbeat after it joined.
-        alive = await self._connection.look(scripts.MEMBERS, [self._layout.alive], MAX_MEMBERS)
-        self._remember(alive)
+        # Members are asked for first: an edge that is fresh has heard a heartbeat after it joined.
+        names = await self._connection.look(
+            scripts.MEMBERS, [self._layout.members], MAX_MEMBERS, MAX_MEMBER
+        )
+        self._remember(names)
         calls = [
             (
                 [self._layout.changes(at), self._layout.server(at)],
-                [KEPT_CHANGES, shard.epoch, shard.number],
+                [KEPT_CHANGES, *shard.newest],
             )
             for at, shard in enumerate(self._shards)
         ]
         ids = await self._connection.run_all(scripts.BEAT, calls)
         if scripts.LOST in ids:
             raise _Lost
-        for shard, entry_id in zip(self._shards, ids, strict=True):
-            shard.moves(entry_id)
+        for shard, found in zip(self._shards, ids, strict=True):
+            shard.moves(found)
         self._due = self._clock() + BEAT
 
-    def _remember(self, alive: object) -> None:
-        if not isinstance(alive, list) or not all(isinstance(name, bytes) for name in alive):
+    def _remember(self, names: object) -> None:
+        if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
             raise RedisGone("members of an impossible shape")
         for gone in self._seen.keys() - self.members:
             del self._seen[gone]
-        for name in alive:
+        for name in names:
             self._seen[name.decode("utf-8", "replace")] = self._clock()
 
     async def _wait(self) -> None:
@@ -227,15 +224,3 @@ class Publisher:
 
 class _Lost(Exception):
     """Redis no longer has what it had."""
-
-
-def _parts(entry_id: object) -> tuple[int, int]:
-    """Epoch and number in the id of an entry. Raises `RedisGone` for what is none."""
-    found = _ENTRY_ID.fullmatch(entry_id) if isinstance(entry_id, bytes) else None
-    if found is None:
-        raise RedisGone("an id of an impossible shape")
-    return int(found[1]), int(found[2])
-
-
-def _kind(record: Record) -> str:
-    return "sandbox" if isinstance(record, SandboxRecord) else "grant"

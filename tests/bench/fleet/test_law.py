@@ -9,13 +9,13 @@ import pytest
 from bench.fleet.law import Stage, background, beyond_rest, broken, most, of_a_wake, work_of
 
 REST = {
-    "eval": 32 + 3, "eval_ro": 2, "multi": 2, "exec": 2, "xread": 8, "xrange": 1,
-    "xadd": 32, "get": 32, "info": 32, "xrevrange": 32, "zadd": 3, "zrangebyscore": 2,
+    "eval": 32 + 3, "eval_ro": 2 + 1, "multi": 2, "exec": 2, "xread": 8, "xrange": 1,
+    "xadd": 32, "get": 32, "info": 32, "xrevrange": 32, "zadd": 3, "zrangebyscore": 2, "type": 3 + 2,
 }  # fmt: skip
-"""Two heartbeats, read by four edges, three of which say that they are alive."""
+"""Two heartbeats, read by four edges, three of which join the members."""
 WAKE = {
     "eval": 1 + 2 + 1 + 2, "eval_ro": 6 + 2, "multi": 2, "exec": 2, "xread": 8,
-    "set": 3 + 1, "get": 2 + 1, "hstrlen": 6 + 2, "hget": 8 + 2, "hset": 2, "persist": 2,
+    "set": 3 + 1, "pttl": 2, "get": 2 + 1, "hstrlen": 6 + 2, "hget": 8 + 2 * 2, "hset": 2, "persist": 2,
     "xadd": 2, "xrevrange": 8 + 2,
 }  # fmt: skip
 """One wake at three edges, one of which leads, while two look on once each; all of them new to three edges."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.state.redis import scripts
 
-NUMBER = re.compile(rb"\d+")
+NUMBER = re.compile(rb"0|[1-9]\d*")
 HUGE = 9e15
 
 
@@ -135,6 +135,8 @@ class Store:
         if last is not None and epoch > 0 and server == self.server and last >= (epoch, number):
             return _id(last)
         epoch = max(epoch + 1, self.clock(), last[0] + 1 if last is not None else 0)
+        if epoch >= HUGE:
+            epoch = self.clock()
         self.delete(keys[0])
         self.set(keys[1], self.server)
         return self._append(keys[0], epoch, {b"n": b""})
@@ -149,19 +151,19 @@ class Store:
         except WrongType:
             self.delete(keys[0])
             held = None
-        if held is not None and b"v" in held:
-            before = _number(held[b"v"])
-            if (before if before is not None else -1) >= int(version):
-                if before == int(version):
-                    held[b"e"] = epoch
-                return None
         if held is None:
             held = self.keys[keys[0]] = {}
-        held.update({b"v": version, b"r": record, b"e": epoch})
-        if int(life) > 0:
-            self.until[keys[0]] = self.clock() + int(life)
+        before, disputed = _number(held.get(b"v")), b"disputed in " + epoch
+        if before is not None and before > int(version) and held.get(b"e") in (epoch, disputed):
+            held[b"e"] = disputed
         else:
-            self.until.pop(keys[0], None)
+            held.update({b"v": version, b"r": record, b"e": epoch})
+            if before == int(version):
+                return None
+            if int(life) > 0:
+                self.until[keys[0]] = self.clock() + int(life)
+            else:
+                self.until.pop(keys[0], None)
         return self._append(keys[1], int(epoch), {b"k": kind, b"r": record})
 
     def beat(self, keys: Sequence[str], said: list[bytes]) -> bytes:
@@ -183,11 +185,12 @@ class Store:
 
     def take(self, keys: Sequence[str], said: list[bytes]) -> bytes:
         """`scripts.TAKE`."""
-        if self.get(keys[0]) is None:
-            self.set(keys[0], said[0], int(said[1]))
-            return said[0]
-        held: bytes = self.get(keys[0], bytes)
-        return held
+        held, until = self.get(keys[0]), self.until.get(keys[0])
+        ends = until is not None and until - self.clock() <= int(said[2])
+        if ends and isinstance(held, bytes) and len(held) <= 64:
+            return held
+        self.set(keys[0], said[0], int(said[1]))
+        return said[0]
 
     def keep(self, keys: Sequence[str], said: list[bytes]) -> int:
         """`scripts.KEEP`."""
@@ -229,10 +232,21 @@ class Store:
         if not isinstance(held, Scores):
             return []
         now = self.clock()
-        alive = sorted(
+        found = sorted(
             (score, name) for name, score in held.items() if now <= score <= now + 60_000
         )
-        return [name for _, name in alive][: int(said[0])]
+        return [name for _, name in found[: int(said[0])] if len(name) <= int(said[1])]
+
+    def left(self, keys: Sequence[str], said: list[bytes]) -> Any:
+        """`scripts.LEFT`."""
+        held = self.get(keys[0])
+        if held is None:
+            return []
+        if not isinstance(held, Stream):
+            return {bytes: b"string", dict: b"hash", Scores: b"zset"}[type(held)]
+        batches = [(_id(at), fields.get(b"u")) for at, fields in held[: int(said[0])]]
+        most = int(said[1])
+        return [[at, None if text is None or len(text) > most else text] for at, text in batches]
 
 
 class Scores(dict[bytes, int]):
@@ -249,5 +263,6 @@ SCRIPTS: dict[str, Callable[[Store, Sequence[str], list[bytes]], Any]] = {
     scripts.LEAVE: lambda store, *call: store.leave(*call),
     scripts.JOIN: lambda store, *call: store.join(*call),
     scripts.MEMBERS: lambda store, *call: store.members(*call),
+    scripts.LEFT: lambda store, *call: store.left(*call),
 }
 """What each script is here. By its text: a script that is changed has to be changed here, too, and is missed else."""

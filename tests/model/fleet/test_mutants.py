@@ -146,7 +146,7 @@ async def _goes_back_uncounted(self: Following) -> bool:
         async with aclosing(self._changes.follow(again=True)) as events:
             async for event in events:
                 if isinstance(event, Heartbeat):
-                    await self._say_alive()
+                    await self._join()
                     return True
     except Unavailable:
         pass

@@ -119,7 +119,7 @@ async def test_what_an_edge_must_not_do(guarded: Valkey, command: tuple[str, ...
 @pytest.mark.parametrize(
     "command",
     [("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SET", LEASE, "x"), ("GET", "other"),
-     ("ZADD", LAYOUT.alive, "1", "x"), ("ACL", "LIST"), ("SHUTDOWN",), ("XADD", "other", "*", "a", "b")],
+     ("ZADD", LAYOUT.members, "1", "x"), ("ACL", "LIST"), ("SHUTDOWN",), ("XADD", "other", "*", "a", "b")],
     ids=lambda command: " ".join(command)[:40],
 )  # fmt: skip
 async def test_what_a_control_plane_need_not_do(guarded: Valkey, command: tuple[str, ...]) -> None:

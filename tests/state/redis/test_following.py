@@ -72,7 +72,7 @@ async def test_a_publisher_that_stopped(fleet: Fleet) -> None:
 async def test_reading_alone_will_not_do(
     fleet: Fleet, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An edge that cannot say that it is alive stays with the control plane, and does not change sides again and again."""
+    """An edge that cannot join the members stays with the control plane, and does not change sides again and again."""
     monkeypatch.setattr(module, "FIRST_LOOK", 0.05)
     monkeypatch.setattr(module, "LAST_LOOK", 0.05)
     async with servers.client() as client:

@@ -42,7 +42,7 @@ def test_fleets_do_not_meet() -> None:
     """Every key begins with the prefix."""
     layout = Layout("blue")
     keys = [
-        layout.record("grant", "x"), layout.changes(0), layout.lease("x", 1), layout.alive, layout.batches,
+        layout.record("grant", "x"), layout.changes(0), layout.lease("x", 1), layout.members, layout.batches,
     ]  # fmt: skip
     assert all(key.startswith("blue:{") for key in keys)
     assert len(set(keys)) == len(keys)

@@ -8,6 +8,7 @@ import pytest
 
 from edge.core.redis_settings import RedisSettings
 from edge.state.port import RefusalReason
+from edge.state.redis import lease
 from edge.state.redis.connect import Connection
 from edge.state.redis.lease import DONE, FAILED, Lease, Turn
 from tests.state.redis.valkey import Valkey
@@ -35,27 +36,55 @@ async def test_whose_turn_it_is(connection: Connection) -> None:
     assert await one.take() is Turn.OVER
 
 
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [(str(reason), reason) for reason in RefusalReason] + [("no such word", RefusalReason.FAILED)],
-)
-async def test_a_failure_is_told(connection: Connection, said: str, reason: RefusalReason) -> None:
-    """With its reason; one that is not known is a failure all the same."""
+@pytest.mark.parametrize("reason", RefusalReason)
+async def test_a_failure_is_told(connection: Connection, reason: RefusalReason) -> None:
+    """With its reason."""
     one, two = (Lease(connection, KEY, 60) for _ in range(2))
     await one.take()
-    await one.leave(FAILED + said)
+    await one.leave(FAILED + reason)
     assert await two.take() is reason
 
 
-@pytest.mark.parametrize("nonsense", ["OK", "", b"\xff\xfe", "x" * 100, "0123456789abcdeg", "fail"])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "OK",
+        "",
+        b"\xff\xfe",
+        "x" * 100,
+        "0123456789abcdeg",
+        "fail",
+        "failed:",
+        "failed:no such word",
+    ],
+)
 async def test_nonsense_is_nobodys(connection: Connection, valkey: Valkey, nonsense: str) -> None:
-    """A holder that cannot be one keeps nobody waiting."""
+    """A holder that cannot be one keeps nobody waiting, nor does a failure for reasons that nobody knows."""
     async with valkey.client() as client:
-        await client.set(KEY, nonsense)
-        assert await Lease(connection, KEY, 60).take() is Turn.OURS
-        await client.delete(KEY)
-        await client.lpush(KEY, "x")
+        await client.set(KEY, nonsense, ex=60)
     assert await Lease(connection, KEY, 60).take() is Turn.OURS
+
+
+@pytest.mark.parametrize("value", ["0123456789abcdef", DONE, FAILED + RefusalReason.NOT_FOUND])
+async def test_what_does_not_end_is_nobodys(
+    connection: Connection, valkey: Valkey, value: str
+) -> None:
+    """An edge's word has an end. Who comes first takes the lease, and others find who that is."""
+    async with valkey.client() as client:
+        await client.set(KEY, value)
+    one, two = (Lease(connection, KEY, 60) for _ in range(2))
+    assert await one.take() is Turn.OURS
+    assert await two.take() is Turn.THEIRS
+
+
+async def test_the_end_of_a_wake_may_be_told_for_longer_than_a_lease(
+    connection: Connection,
+) -> None:
+    """A short lease does not make word of a failure look like somebody else's."""
+    one, two = (Lease(connection, KEY, lease.MEMORY / 2) for _ in range(2))
+    assert await one.take() is Turn.OURS
+    await one.leave(FAILED + RefusalReason.NOT_FOUND)
+    assert await two.take() is RefusalReason.NOT_FOUND
 
 
 async def test_it_is_kept_while_the_work_goes_on(connection: Connection, valkey: Valkey) -> None:

@@ -226,9 +226,10 @@ async def test_a_leader_that_does_not_get_through_is_not_waited_for(fleet: Fleet
 async def test_waiting_for_others_ends(fleet: Fleet, servers: Servers) -> None:
     """A lease that somebody holds for ever does not hold us for ever."""
     fleet.put(BOX)
+    fleet.settings = fleet.settings.model_copy(update={"lease": 60.0})
     edge = await fleet.edge()
     async with servers.client() as client:
-        await client.set(Layout("edge").lease(BOX.id, 1), "0123456789abcdef")
+        await client.set(Layout("edge").lease(BOX.id, 1), "0123456789abcdef", ex=60)
     with pytest.raises(Unavailable):
         await edge.port.resume(BOX.id, 1, "preview", 0.3)
     assert fleet.control.resumed == []
@@ -292,7 +293,7 @@ async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
     assert fleet.control.asked == [f"ack {BOX.id}"]
 
 
-async def test_who_follows_is_alive(fleet: Fleet) -> None:
+async def test_who_follows_is_a_member(fleet: Fleet) -> None:
     """And the publisher knows, with its next heartbeat."""
     edge = await fleet.edge("edge-7")
     beats = len(edge.events)

@@ -11,6 +11,7 @@ import pytest
 from edge.core.records import GrantRecord, GrantStatus, SandboxRecord, State, Transport
 from edge.state.port import Heartbeat, Resync
 from edge.state.redis.connect import RedisGone
+from edge.state.redis.ids import EntryId
 from edge.state.redis.layout import Layout
 from edge.state.redis.publisher import AFTERLIFE, REMEMBERED, TOMBSTONE, _Shard
 from tests.state.redis.conftest import Edge, Fleet, Servers, hasty, only_single
@@ -70,6 +71,16 @@ async def test_lifetimes(fleet: Fleet, servers: Servers) -> None:
         left = await client.pttl(LAYOUT.record("grant", GRANT.id))
         assert AFTERLIFE * 1000 < left <= (AFTERLIFE + 900) * 1000
         assert 0 < await client.pttl(LAYOUT.record("sandbox", "sb_gone0000")) <= TOMBSTONE * 1000
+
+
+@only_single
+@pytest.mark.parametrize("ends", [1e15, 1e300, 0.0, -1e300])
+async def test_an_end_beyond_all_measure(fleet: Fleet, servers: Servers, ends: float) -> None:
+    """Redis would refuse such a lifetime, and what waits behind it would never be published."""
+    edge = await fleet.edge()
+    fleet.put(odd := replace(GRANT, expires_at=ends))
+    await edge.until(lambda: odd in edge.changes())
+    assert fleet.told == []
 
 
 @pytest.mark.parametrize("loss", ["flushed", "restarted", "streams deleted", "rolled back"])
@@ -134,7 +145,7 @@ async def test_what_the_control_plane_has_forgotten_is_not_believed(fleet: Fleet
 async def test_edges_are_not_forgotten_with_their_names_in_redis(
     fleet: Fleet, servers: Servers, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who was alive a moment ago is still asked before a pause; who stays away is not for ever."""
+    """Who was a member a moment ago is still asked before a pause; who stays away is not for ever."""
     edge = await fleet.edge("edge-7")
     await caught_up(edge)
     assert fleet.publisher.members == {"edge-7"}
@@ -193,11 +204,11 @@ async def test_a_full_server(fleet: Fleet, servers: Servers) -> None:
 def test_what_is_known_of_a_stream() -> None:
     """Its newest entry, in whatever order answers come; an id of another epoch is nonsense."""
     shard = _Shard()
-    assert shard.begins(b"7-3")
+    assert shard.begins(EntryId(7, 3))
     shard.moves(b"7-9")
     shard.moves(b"7-5")
-    assert (shard.epoch, shard.number) == (7, 9)
+    assert shard.newest == (7, 9)
     with pytest.raises(RedisGone):
         shard.moves(b"8-0")
-    assert not shard.begins(b"7-20")
-    assert shard.begins(b"8-0")
+    assert not shard.begins(EntryId(7, 20))
+    assert shard.begins(EntryId(8, 0))

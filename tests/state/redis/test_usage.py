@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edge.appliance.sequences import Sequences
-from edge.state.port import Unavailable, UsageBatch
+from edge.state import wire
+from edge.state.port import Unavailable, Usage, UsageBatch
 from edge.state.redis import LeftUsage, usage
 from edge.state.redis import port as port_module
 from edge.state.redis.layout import Layout
@@ -26,6 +27,7 @@ class Counter:
         self.counted: list[int] = []
         self.failures = 0
         self.told: list[str] = []
+        self.reasons: list[str] = []
         self._news = asyncio.Event()
 
     def take(self, batch: UsageBatch) -> None:
@@ -38,9 +40,10 @@ class Counter:
             self.known = known
             self.counted.append(batch.sequence)
 
-    def log(self, event: str, **_: object) -> None:
+    def log(self, event: str, *, reason: str) -> None:
         """Remember what is told."""
         self.told.append(event)
+        self.reasons.append(reason)
         self._news.set()
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -119,7 +122,7 @@ async def test_what_cannot_be_read_goes(fleet: Fleet, servers: Servers) -> None:
     async with reading(servers, counter):
         await counter.until(lambda: counter.counted == [5])
         await emptied(servers)
-    assert counter.told == ["usage_unreadable"] * 3
+    assert counter.told == ["usage_unreadable"], "one line a look"
 
 
 @only_single
@@ -147,3 +150,77 @@ async def test_when_too_much_waits_the_edge_keeps_it(
         await edge.port.report(UsageBatch("edge-1", number, ()))
     with pytest.raises(Unavailable):
         await edge.port.report(UsageBatch("edge-1", 3, ()))
+
+
+@only_single
+async def test_a_batch_too_long_is_not_fetched(
+    fleet: Fleet, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor left: it would be in the way of the others for as long as it takes longer than a command may."""
+    monkeypatch.setattr(usage, "MAX_BATCH", 1000)
+    monkeypatch.setattr(port_module, "MAX_BATCH", 1000)
+    batches = [UsageBatch("edge-1", n, (Usage("sb_a", "x" * n, requests=1),)) for n in (700, 1)]
+    async with servers.client() as client:
+        for batch in batches:
+            await client.xadd(STREAM, {"u": wire.usage_to_json(batch) + b" " * batch.sequence})
+    counter = Counter()
+    async with reading(servers, counter):
+        await counter.until(lambda: counter.counted == [1])
+        await emptied(servers)
+    assert counter.told == ["usage_unreadable"]
+    edge = await fleet.edge(follow=False)
+    fleet.control.gone = True
+    await edge.port.report(batches[1])
+    with pytest.raises(Unavailable):
+        await edge.port.report(UsageBatch("edge-1", 2, (Usage("sb_a", "x" * 1000),)))
+
+
+@only_single
+@pytest.mark.parametrize("kind", ["string", "list", "zset"])
+async def test_another_type_of_key_is_told_once(fleet: Fleet, servers: Servers, kind: str) -> None:
+    """What is wrong, where, and what to do; once that is done, all goes on."""
+    edge = await fleet.edge(follow=False)
+    fleet.control.gone = True
+    await fleet.stop()  # whose looks would be counted as well
+    counter = Counter()
+    async with servers.client() as client:
+        match kind:
+            case "string":
+                await client.set(STREAM, "x")
+            case "list":
+                await client.lpush(STREAM, "x")
+            case _:
+                await client.zadd(STREAM, {"x": 1})
+        with pytest.raises(Unavailable):
+            await edge.port.report(UsageBatch("edge-1", 5, ()))
+        async with reading(servers, counter):
+            await counter.until(lambda: bool(counter.told))
+            before = (await client.info("commandstats"))["cmdstat_type"]["calls"]
+            async with asyncio.timeout(20):
+                while (await client.info("commandstats"))["cmdstat_type"]["calls"] < before + 3:  # noqa: ASYNC110 - a look has no event
+                    await asyncio.sleep(0.02)
+            await client.delete(STREAM)
+            await edge.port.report(UsageBatch("edge-1", 5, ()))
+            await counter.until(lambda: counter.counted == [5])
+    assert counter.told == ["usage_unreadable"]
+    assert counter.reasons == [f"{STREAM} is a {kind} and should be a stream: delete it"]
+
+
+@only_single
+async def test_a_redis_that_refuses_just_this_is_told(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights that are missing, say: nobody else would notice. Once, and not at once: it may be gone as a whole."""
+    monkeypatch.setattr(usage, "LAST_LOOK", 0.2)
+    counter = Counter()
+    async with servers.client() as client:
+        await client.execute_command("ACL", "SETUSER", "default", "-xrange")
+        try:
+            await client.xadd(STREAM, {"u": wire.usage_to_json(UsageBatch("edge-1", 5, ()))})
+            async with reading(servers, counter):
+                await counter.until(lambda: bool(counter.told))
+                await client.execute_command("ACL", "SETUSER", "default", "+xrange")
+                await counter.until(lambda: counter.counted == [5])
+        finally:
+            await client.execute_command("ACL", "SETUSER", "default", "+xrange")
+    assert counter.told == ["usage_not_taken"]
