@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.flows.scriptedapp import AppConnection
 from tests.flows.stage import Stage
-from tests.traffic.dialogue import OK, canary, ended, first, nothing, play, say
+from tests.traffic.dialogue import OK, canary, ended, first, held, nothing, play, say
 
 
 @pytest.mark.parametrize("how", [AppConnection.close, AppConnection.reset])
@@ -35,6 +37,25 @@ async def test_once_and_no_more(stage: Stage) -> None:
     assert (answer.status, answer.code) == (502, "preview_upstream_closed")
     await canary(client, box)
     client.close()
+
+
+async def test_once_also_where_another_used_connection_is_idle(stage: Stage) -> None:
+    """The second attempt may go over one that was used before, too: when that closes it is over."""
+    release = asyncio.Event()
+    warm = held(release, say(OK + b"Content-Length: 0\r\n\r\n"))
+    app = await stage.app(first(warm, warm, nothing, nothing))
+    box = stage.sandbox(app)
+    async with await stage.client() as client, await stage.client() as other:
+        for one in (client, other):
+            await one.send(box.get("/warm-up"))
+        await app.until(lambda: app.connections == 2 and len(app.requests) == 2)
+        release.set()
+        for one in (client, other):
+            assert (await one.answer()).status == 200
+        answer = await client.ask(box.get())
+        assert (answer.status, answer.code) == (502, "preview_upstream_closed")
+        assert len(app.requests) == 4 and app.connections == 2
+        await canary(client, box)
 
 
 @pytest.mark.parametrize(

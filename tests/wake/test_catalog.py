@@ -324,9 +324,10 @@ def test_changed_waits_for_what_happens(
     on_bench(dialogue, sandbox=[sandbox(2)])
 
 
-@pytest.mark.parametrize("answer", [sandbox(3), DOWN])
-def test_a_change_that_does_not_come_is_asked_for(answer: object) -> None:
+@pytest.mark.parametrize(("answer", "limit"), [(sandbox(3), 60.0), (DOWN, 0.1)])
+def test_a_change_that_does_not_come_is_asked_for(answer: object, limit: float) -> None:
     """Its message may be lost: who waits looks again after a while, whether asking told anything or not."""
+    settings = CatalogSettings(fresh=1, stale_after=1, stale_limit=limit)
 
     async def dialogue(bench: Bench) -> None:
         await bench.catalog.look_up_sandbox("sb")
@@ -339,7 +340,7 @@ def test_a_change_that_does_not_come_is_asked_for(answer: object) -> None:
         assert bench.loop.time() - began == pytest.approx(POLL)
         assert bench.port.count("sandbox") == 2
 
-    on_bench(dialogue, sandbox=[sandbox(2), answer])
+    on_bench(dialogue, settings, sandbox=[sandbox(2), answer])
 
 
 def test_a_change_that_comes_is_not_asked_for() -> None:

@@ -104,6 +104,16 @@ def test_an_answer_is_known_to_the_catalog() -> None:
     on_bench(dialogue, [RUNNING])
 
 
+def test_an_answer_about_another_sandbox_is_not_believed() -> None:
+    """It is a failure of this resume, and the catalog never hears of it."""
+
+    async def dialogue(bench: Bench) -> None:
+        assert await bench.carry_out() == "sandbox_resume_failed"
+        assert bench.catalog.size()["sandboxes"] == 1
+
+    on_bench(dialogue, [replace(RUNNING, id="sb_other")])
+
+
 def test_a_blip_is_waited_out() -> None:
     """A control plane away for a moment inside the window costs time and no error, nor a second incarnation."""
 
