@@ -141,3 +141,29 @@ async def test_without_the_rights_it_is_told(guarded: Valkey) -> None:
     assert edge.noted == ["redis_left"] and "the user may not do this" in edge.reasons[0]
     assert await edge.port.sandbox(BOX.id) == BOX
     await edge.close()
+
+
+async def test_a_lease_that_is_held_can_be_looked_at(guarded: Valkey) -> None:
+    """And one that is nobody's be replaced: both take more than an edge alone ever needs."""
+    async with Redis(port=guarded.port, username="edge", password="hunter2", protocol=2) as client:
+        await client.set(LEASE, "for ever")
+        for token in ("one", "two"):
+            assert await client.eval(scripts.TAKE, 1, LEASE, token, 60_000, 60_000) == b"one"
+
+
+async def test_a_key_of_another_type_can_be_told(guarded: Valkey) -> None:
+    """The control plane may look what usage's key is, and what is in the way of a record goes."""
+    edge, plane = (
+        Redis(port=guarded.port, username=user, password="hunter2", protocol=2)
+        for user in ("edge", "control-plane")
+    )
+    async with edge, plane:
+        begun = await plane.eval(scripts.BEGIN, 2, CHANGES, SERVER, 0, 0)
+        await plane.set(LAYOUT.batches, "x")
+        assert await plane.eval_ro(scripts.LEFT, 1, LAYOUT.batches, 9, 9) == b"string"
+        await plane.set(RECORD, "x")
+        said = ("sandbox", 1, "{}", 0, 1000, *begun.split(b"-"))
+        assert await plane.eval(scripts.PUBLISH, 2, RECORD, CHANGES, *said)
+        assert await edge.eval_ro(scripts.READ, 2, RECORD, CHANGES, 9) == [
+            begun.replace(b"-0", b"-1"), b"{}",
+        ]  # fmt: skip
