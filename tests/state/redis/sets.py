@@ -204,11 +204,12 @@ class SentinelSet(Set):
 
 
 class ClusterSet(Set):
-    """Three primaries, and a replica of the first. ``steady``: as for Sentinels."""
+    """Three primaries, and a replica of the first. ``steady``: as for Sentinels; nor does the whole say that it is down."""
 
     def __init__(self, folder: Path, *more: str, steady: bool = False) -> None:
         options = (
-            *PASSABLE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+            *PASSABLE, "--cluster-enabled", "yes",
+            "--cluster-node-timeout", "60000" if steady else "1000",
             "--cluster-replica-validity-factor", "0",
             "--cluster-replica-no-failover", "yes" if steady else "no", *more,
         )  # fmt: skip
