@@ -11,14 +11,8 @@ import random
 from collections.abc import Callable
 from math import inf
 
-from edge.core.errors import (
-    CONTROL_PLANE_UNAVAILABLE,
-    SANDBOX_NOT_FOUND,
-    SANDBOX_PAUSED_AUTO_RESUME_DISABLED,
-    SANDBOX_RESUME_FAILED,
-    SANDBOX_RESUME_TIMEOUT,
-    Problem,
-)
+from edge.core import errors
+from edge.core.errors import Problem
 from edge.core.records import IN_BETWEEN, SandboxRecord, State
 from edge.state.port import RefusalReason, ResumeRefused, StatePort, Unavailable
 from edge.wake.catalog import Catalog
@@ -34,10 +28,10 @@ LEAST_TIMEOUT = 0.05
 """With less than these seconds of the window left, no further resume is attempted."""
 
 REFUSALS = {
-    RefusalReason.FAILED: SANDBOX_RESUME_FAILED,
-    RefusalReason.TIMEOUT: SANDBOX_RESUME_TIMEOUT,
-    RefusalReason.NOT_FOUND: SANDBOX_NOT_FOUND,
-    RefusalReason.AUTO_RESUME_DISABLED: SANDBOX_PAUSED_AUTO_RESUME_DISABLED,
+    RefusalReason.FAILED: errors.SANDBOX_RESUME_FAILED,
+    RefusalReason.TIMEOUT: errors.SANDBOX_RESUME_TIMEOUT,
+    RefusalReason.NOT_FOUND: errors.SANDBOX_NOT_FOUND,
+    RefusalReason.AUTO_RESUME_DISABLED: errors.SANDBOX_PAUSED_AUTO_RESUME_DISABLED,
 }
 """What our client is told when the control plane says no."""
 
@@ -66,7 +60,7 @@ class Resumes:
             async with asyncio.timeout(self._window):
                 return await self._ask(wake)
         except TimeoutError:
-            return SANDBOX_RESUME_TIMEOUT
+            return errors.SANDBOX_RESUME_TIMEOUT
 
     async def _ask(self, wake: Wake) -> Problem | None:
         paused = wake.paused
@@ -82,22 +76,20 @@ class Resumes:
                 give_up = min(give_up, now + BLIP)
             else:
                 return await self._take(paused, answer)
-            if ends - now < LEAST_TIMEOUT:
-                break
             if now >= give_up or not wake.waiting:
-                return CONTROL_PLANE_UNAVAILABLE
+                return errors.CONTROL_PLANE_UNAVAILABLE
             # A resume that was carried out and whose answer was lost ends this wake by its change, which
             # whoever began it hears, or by the next answer: repeating names the same incarnation.
             await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
             delay = min(LAST_DELAY, delay * 2)
             if wake.over.is_set():
                 return None
-        return SANDBOX_RESUME_TIMEOUT
+        return errors.SANDBOX_RESUME_TIMEOUT
 
     async def _take(self, paused: SandboxRecord, answer: SandboxRecord) -> Problem | None:
         """Put the answer into the catalog (which may end the wake) and judge what is there."""
         if answer.id != paused.id:
-            return SANDBOX_RESUME_FAILED
+            return errors.SANDBOX_RESUME_FAILED
         self._catalog.apply(answer)
         # Somebody else's resume is under way: this wake is over when that is.
         while (
@@ -111,5 +103,5 @@ class Resumes:
             and known.incarnation <= paused.incarnation
         ):
             # Still paused where it was: to read the record again would be to ask again without end.
-            return SANDBOX_RESUME_FAILED
+            return errors.SANDBOX_RESUME_FAILED
         return None

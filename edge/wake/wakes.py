@@ -24,19 +24,8 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from edge.core.errors import (
-    CONTROL_PLANE_UNAVAILABLE,
-    EDGE_DRAINING,
-    SANDBOX_ERROR,
-    SANDBOX_NOT_FOUND,
-    SANDBOX_NOT_READY,
-    SANDBOX_PAUSED_AUTO_RESUME_DISABLED,
-    SANDBOX_RESUME_FAILED,
-    SANDBOX_RESUME_TIMEOUT,
-    EdgeError,
-    Problem,
-    overloaded,
-)
+from edge.core import errors
+from edge.core.errors import EdgeError, Problem
 from edge.core.records import IN_BETWEEN, Missing, Record, SandboxRecord, State
 from edge.core.reports import Observer, Role
 from edge.core.settings import WakeSettings
@@ -50,7 +39,7 @@ from edge.wake.wake import Wake
 TELLING = 60.0
 """Seconds after which a wake is reported although the app has not begun to answer."""
 
-GONE = {State.DESTROYED: SANDBOX_NOT_FOUND, State.ERROR: SANDBOX_ERROR}
+GONE = {State.DESTROYED: errors.SANDBOX_NOT_FOUND, State.ERROR: errors.SANDBOX_ERROR}
 """What the waiters are told when the sandbox ends while it is being woken."""
 
 
@@ -105,7 +94,8 @@ class Wakes:
         sandbox_paused_auto_resume_disabled, preview_overloaded (the grant's wakes are spent),
         sandbox_not_found, sandbox_error, sandbox_not_ready, edge_draining.
         """
-        late = SANDBOX_NOT_READY if record.state is State.CREATING else SANDBOX_RESUME_TIMEOUT
+        creating = record.state is State.CREATING
+        late = errors.SANDBOX_NOT_READY if creating else errors.SANDBOX_RESUME_TIMEOUT
         self._settling += 1
         try:
             async with asyncio.timeout(deadline - self._clock()):
@@ -150,20 +140,20 @@ class Wakes:
 
     async def _look_up(self, sandbox_id: str, missing: Missing) -> None:
         if missing is Missing.ABSENT:
-            raise EdgeError(SANDBOX_NOT_FOUND)
+            raise EdgeError(errors.SANDBOX_NOT_FOUND)
         if missing is Missing.LOST:
-            raise EdgeError(CONTROL_PLANE_UNAVAILABLE)
+            raise EdgeError(errors.CONTROL_PLANE_UNAVAILABLE)
         try:
             await self._catalog.look_up_sandbox(sandbox_id)
         except Unavailable:
-            raise EdgeError(CONTROL_PLANE_UNAVAILABLE) from None
+            raise EdgeError(errors.CONTROL_PLANE_UNAVAILABLE) from None
 
     # --- The wake ---------------------------------------------------------------------------------
 
     def _join(self, paused: SandboxRecord, grant_id: str, woken_by: str) -> tuple[Wake, bool]:
         """The wake to wait for, and whether it was begun by this."""
         if not paused.auto_resume:
-            raise EdgeError(SANDBOX_PAUSED_AUTO_RESUME_DISABLED)
+            raise EdgeError(errors.SANDBOX_PAUSED_AUTO_RESUME_DISABLED)
         wake = self._wakes.get(paused.id)
         if wake is not None:
             return wake, False
@@ -171,9 +161,9 @@ class Wakes:
         if problem is not None:
             raise EdgeError(problem)
         if self._scope.closed:
-            raise EdgeError(EDGE_DRAINING)
+            raise EdgeError(errors.EDGE_DRAINING)
         if not self._spend_wake(grant_id):
-            raise overloaded("wake.budget_per_hour")
+            raise errors.overloaded("wake.budget_per_hour")
         return self._begin(paused, woken_by), True
 
     def _begin(self, paused: SandboxRecord, woken_by: str) -> Wake:
@@ -185,7 +175,9 @@ class Wakes:
         # A callback and not a finally: a task cancelled before its first step never enters its body,
         # and a crash in it must not leave anybody waiting. `_end` ignores a wake that is over.
         task.add_done_callback(
-            lambda t: self._end(wake, EDGE_DRAINING if t.cancelled() else SANDBOX_RESUME_FAILED)
+            lambda t: self._end(
+                wake, errors.EDGE_DRAINING if t.cancelled() else errors.SANDBOX_RESUME_FAILED
+            )
         )
         return wake
 
