@@ -16,7 +16,7 @@ from edge.core.settings import AdmissionSettings, CatalogSettings, RedisSettings
 from edge.state.port import Unavailable
 from edge.state.redis import Publisher, publisher
 from edge.state.redis.connect import RedisGone
-from edge.state.redis.following import Following
+from edge.state.redis.following import FIRST_LOOK, Following
 from edge.wake.admission import Admission
 from edge.wake.barrier import Barrier
 from edge.wake.catalog import Catalog
@@ -70,8 +70,9 @@ def looks(dead: Dead, _: Scope) -> Coroutine[Any, Any, None]:
             dead.tried()
             return False
 
-    how: Any = {"say_alive": None, "clock": dead.loop.time, "note": None}
-    return Looking(None, dead, **how)._look(asyncio.Queue())
+    looking = Looking.__new__(Looking)
+    looking._delay = FIRST_LOOK
+    return looking._look(asyncio.Queue())
 
 
 def publishes(dead: Dead, _: Scope) -> Coroutine[Any, Any, None]:
