@@ -35,6 +35,14 @@ class Clients:
 
     async def ask(self, port: int, visit: Visit, status: int = 200) -> float:
         """Seconds until the answer. Raises `BenchError` for another status than expected."""
+        return (await self._answer(port, visit, status))[0]
+
+    async def arrive(self, ports: Sequence[int], visit: Visit) -> tuple[list[float], list[int]]:
+        """Ask several edges at once: seconds until each answer, and when (`bench.upstream`) the app got each request."""
+        answers = await asyncio.gather(*(self._answer(port, visit, 200) for port in ports))
+        return [taken for taken, _ in answers], [int(body) for _, body in answers]
+
+    async def _answer(self, port: int, visit: Visit, status: int) -> tuple[float, bytes]:
         began = time.perf_counter()
         url = f"http://127.0.0.1:{port}{visit.target}"
         try:
@@ -44,7 +52,7 @@ class Clients:
             raise BenchError(f"{visit.sandbox_id} was not answered: {e!r}") from None
         if answer.status != status:
             raise BenchError(f"{visit.sandbox_id} was answered {answer.status}: {body[:200]!r}")
-        return time.perf_counter() - began
+        return time.perf_counter() - began, body
 
     async def wake(self, ports: Sequence[int], visit: Visit) -> list[float]:
         """Ask several edges at once for one sandbox."""

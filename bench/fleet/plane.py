@@ -1,7 +1,8 @@
 """The control plane of the fleet: the bench's own, with the publisher of the embedded one.
 
 ``python -m bench.fleet.plane FILE REDIS_URL`` prints ``{"port": N}``. ``GET /bench/calls`` tells how often each call
-was made, ``resumed`` how many sandboxes have got a new incarnation. Sandboxes named ``sb_hang...`` never come back.
+was made, ``resumed`` how many sandboxes have got a new incarnation. Sandboxes named ``sb_hang...`` never come back, those
+named ``sb_late...`` after a while.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from edge.state import wire
 from edge.state.redis import LeftUsage, Publisher
 
 HANGS = "sb_hang"
+LATE = "sb_late"
+WHILE = 0.3
+"""Seconds, long enough that whoever was asked at the same time waits."""
 
 
 class FleetPlane(ControlPlane):
@@ -48,6 +52,8 @@ class FleetPlane(ControlPlane):
     async def resume(self, request: web.Request) -> web.Response:
         if request.match_info["id"].startswith(HANGS):
             await asyncio.sleep(3600)
+        if request.match_info["id"].startswith(LATE):
+            await asyncio.sleep(WHILE)
         return await super().resume(request)
 
     @web.middleware

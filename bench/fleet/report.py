@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.fleet import law
 from bench.fleet.run import Measured, Outcome
 from bench.report import aligned
+from bench.stats import percentile
 
 
 def as_text(outcome: Outcome) -> str:
@@ -29,6 +30,7 @@ def as_text(outcome: Outcome) -> str:
         f"At rest: {law.background(sizes.edges):.0f} commands a second by the formula",
         "",
     ]
+    lines += [_went_on(outcome), ""]
     lines += aligned(
         [["resident memory", "count", "bytes each"]]
         + [[one.what, str(one.count), f"{one.each:.0f}"] for one in outcome.footprints]
@@ -36,6 +38,14 @@ def as_text(outcome: Outcome) -> str:
     lines += ["", *(f"BROKEN: {one}" for one in outcome.broken)]
     lines += [] if outcome.broken else ["The formula holds."]
     return "\n".join([*lines, ""])
+
+
+def _went_on(outcome: Outcome) -> str:
+    p50, p99 = (percentile(outcome.went_on, p) * 1e3 for p in (50, 99))
+    return (
+        f"From the word that it runs to the app's getting a request that waited, {len(outcome.went_on)} of them: "
+        f"p50 {p50:.1f} ms, p99 {p99:.1f} ms; the last of each wake: p50 {percentile(outcome.last_went_on, 50) * 1e3:.1f} ms"
+    )
 
 
 _HEADER = [

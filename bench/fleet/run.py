@@ -48,6 +48,10 @@ class Outcome:
     records: int = 0
     stages: list[Measured] = field(default_factory=list)
     footprints: list[memory.Footprint] = field(default_factory=list)
+    went_on: list[float] = field(default_factory=list)
+    """Seconds from the control plane's word that a sandbox runs to the app's getting what had waited, ascending."""
+    last_went_on: list[float] = field(default_factory=list)
+    """The same, of each wake only the last."""
     plane: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,6 +123,8 @@ async def run(crew: Crew, sizes: Sizes, tell: Callable[[str], None]) -> Outcome:
             await _requests(fleet, outcome)
             tell("a burst of wakes")
             await _burst(fleet, outcome)
+            tell("who waits goes on")
+            await _waited_for(fleet, outcome)
             tell("wakes at a rate")
             await _paced(fleet, outcome)
             outcome.plane = await clients.json(f"{fleet.plane}/bench/calls")
@@ -225,6 +231,25 @@ async def _at_once(
             *(fleet.clients.wake(_some(fleet, n, asking), one) for n, one in enumerate(visits))
         )
         times.extend(one for answer in answers for one in answer)
+
+
+async def _waited_for(fleet: Fleet, outcome: Outcome) -> None:
+    """One wake after the other, each at several edges: when those who waited are with the app, once it is known to run."""
+    sizes, clients = fleet.sizes, fleet.clients
+    arrived: dict[str, list[int]] = {}
+    stage = _wakes(f"{sizes.asking} edges wait, in turn", fleet, sizes.waited_for, sizes.asking)
+    async with fleet.measured(stage, outcome) as times:
+        for number, visit in enumerate(fleet.there.late):
+            ports = _some(fleet, number, sizes.asking)
+            taken, arrived[visit.sandbox_id] = await clients.arrive(ports, visit)
+            times.extend(taken)
+    running = await clients.json(f"{fleet.plane}/bench/running")
+    for sandbox_id, when in arrived.items():
+        began = int(str(running[sandbox_id]))
+        outcome.went_on += [(one - began) / 1e9 for one in when]
+        outcome.last_went_on.append((max(when) - began) / 1e9)
+    outcome.went_on.sort()
+    outcome.last_went_on.sort()
 
 
 async def _paced(fleet: Fleet, outcome: Outcome) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.fleet.plane import HANGS
+from bench.fleet.plane import HANGS, LATE
 from bench.world import LIVE, RUNNING, World, host_of
 from edge.core.records import State, Transport
 
@@ -25,6 +25,7 @@ class Sizes:
     burst: int = 1000
     shared: int = 100
     asking: int = 3
+    waited_for: int = 50
     rate: float = 50.0
     seconds: float = 20.0
     known: int = 10_000
@@ -38,7 +39,7 @@ class Sizes:
 
 
 SMALL = Sizes(
-    sandboxes=400, edges=4, processes=1, requests=80, burst=12, shared=4, asking=3, rate=10.0, seconds=1.0,
+    sandboxes=400, edges=4, processes=1, requests=80, burst=12, shared=4, asking=3, waited_for=3, rate=10.0, seconds=1.0,
     known=100, waiters=40, tunnels=40,
 )  # fmt: skip
 """Enough to see that everything works."""
@@ -62,6 +63,7 @@ class FleetWorld:
     running: Visit
     socket: Visit
     sleeping: list[Visit]
+    late: list[Visit]
     refused: list[Visit]
     hanging: list[Visit]
 
@@ -77,7 +79,8 @@ def build(app_port: int, sizes: Sizes) -> FleetWorld:
         f"sb_sleeper{number:06d}" for number in range(sizes.burst + sizes.shared + sizes.paced)
     ]
     hangs = [f"{HANGS}{number:06d}" for number in range(HANGING)]
-    for sandbox_id in (*sleepers, *hangs):
+    late = [f"{LATE}{number:06d}" for number in range(sizes.waited_for)]
+    for sandbox_id in (*sleepers, *hangs, *late):
         world.add_sandbox(sandbox_id, State.PAUSED)
     known = [f"sb_known{n:07d}" for n in range(sizes.sandboxes - len(world.sandboxes))]
     for sandbox_id in known:
@@ -90,6 +93,7 @@ def build(app_port: int, sizes: Sizes) -> FleetWorld:
         running=running,
         socket=socket,
         sleeping=[_visit(world, one) for one in sleepers],
+        late=[_visit(world, one) for one in late],
         refused=[_visit(world, one) for one in known[: sizes.known]],
         hanging=[_visit(world, one) for one in hangs],
     )

@@ -118,11 +118,11 @@ class Needs:
                 error = EdgeError(_late(need))
             elif isinstance(need, Wake):
                 await self._wake(exchange, need)
-            elif need.grant_id:
-                await self._catalog.look_up_grant(need.grant_id)
             else:
-                await self._catalog.look_up_sandbox(need.sandbox_id)
-        except Unavailable:
+                # A look-up has a time of its own, which is nothing to an exchange that has less left.
+                async with asyncio.timeout(exchange.deadline - began):
+                    await self._look_up(need)
+        except (Unavailable, TimeoutError):
             error = EdgeError(errors.CONTROL_PLANE_UNAVAILABLE)
         except EdgeError as refusal:
             error = refusal
@@ -134,6 +134,12 @@ class Needs:
             exchange.refuse(error)
         else:
             self._again(exchange)
+
+    async def _look_up(self, need: LookUp) -> None:
+        if need.grant_id:
+            await self._catalog.look_up_grant(need.grant_id)
+        else:
+            await self._catalog.look_up_sandbox(need.sandbox_id)
 
     async def _wake(self, exchange: Exchange, need: Wake) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A wire between two of the parts, which a test may cut: nothing arrives any more, and nobody is told."""
+"""A wire between two of the parts. A test may cut it (nothing arrives any more, and nobody is told) or make it long."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Link:
         self._whole.set()
         self._pumps: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.delay = 0.0
+        """Seconds that whatever is sent takes from here on."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -73,6 +75,7 @@ class Link:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await asyncio.sleep(self.delay)
                 await self._whole.wait()
                 writer.write(data)
                 await writer.drain()

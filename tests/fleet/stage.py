@@ -118,6 +118,11 @@ class FleetStage(Stage):
         link = self.links[name] = await self._cleanup.enter_async_context(Link(target))
         return link.port
 
+    @property
+    def links_to_redis(self) -> list[Link]:
+        """Those of the control plane and of the edges."""
+        return [link for name, link in self.links.items() if "to the control plane" not in name]
+
     def port(self, name: str) -> int:
         """Where an edge takes traffic."""
         return self.edges[int(name.removeprefix("edge-")) - 1].port
@@ -160,6 +165,7 @@ class FleetStage(Stage):
         told = ", ".join(f"{count} x {status}" for status, count in sorted(self.answered.items()))
         return (
             f"{what:<62} sent {self.sent:>4}, answered {self.answered.total():>4} ({told}), "
+            f"lost {self.sent - self.answered.total()}, "
             f"incarnations {self.plane.incarnations.total()}, healed {self.healed:.1f} s after"
         )
 

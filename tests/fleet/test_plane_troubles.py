@@ -108,6 +108,12 @@ def flaps() -> Script:
     return answer
 
 
+async def slow(call: Call) -> web.StreamResponse:
+    """It does what it should, and takes its time."""
+    await asyncio.sleep(AWAY)
+    return await resume(call)
+
+
 async def lies(call: Call) -> web.StreamResponse:
     """It runs, in a place where nobody is."""
     true = call.plane.upstreams[call.id]
@@ -130,6 +136,10 @@ async def trouble(wake: Wake, which: str) -> AsyncIterator[None]:
             wake.script = flaps()
             yield
             wake.script = resume
+        case "is slow":
+            wake.script = slow
+            yield
+            wake.script = resume
         case "restarts":
             await plane.stop()
             yield
@@ -144,7 +154,9 @@ async def trouble(wake: Wake, which: str) -> AsyncIterator[None]:
             fleet.links["plane"].mend()
 
 
-@pytest.mark.parametrize("which", ["fails", "flaps", "restarts", "lies", "is split from Redis"])
+@pytest.mark.parametrize(
+    "which", ["fails", "flaps", "is slow", "restarts", "lies", "is split from Redis"]
+)
 async def test_the_control_plane_in_the_middle_of_a_wake(
     make_fleet: MakeFleet, report: list[str], which: str
 ) -> None:

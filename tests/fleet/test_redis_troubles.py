@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edge.core.records import GrantStatus, State
+from tests.fleet.conftest import MakeFleet
 from tests.fleet.stage import FleetStage
 from tests.flows.test_grants import alive, tunnel
 from tests.flows.test_websocket_wakes import shout
 
-TROUBLES = ["gone", "slow", "full", "flushed", "nonsense", "publisher stopped"]
+TROUBLES = ["gone", "hanging", "slow", "full", "flushed", "nonsense", "publisher stopped"]
+SLOW = 0.15
+"""Seconds each way: an answer comes within `redis.timeout`, but late."""
 
 
 @asynccontextmanager
@@ -25,10 +28,16 @@ async def trouble(fleet: FleetStage, which: str) -> AsyncIterator[None]:
             redis.kill()
             yield
             await redis.start()
-        case "slow":
+        case "hanging":
             redis.freeze()
             yield
             redis.thaw()
+        case "slow":
+            for link in fleet.links_to_redis:
+                link.delay = SLOW
+            yield
+            for link in fleet.links_to_redis:
+                link.delay = 0.0
         case "full":
             async with redis.client() as client:
                 await client.config_set("maxmemory", "1")
@@ -72,8 +81,9 @@ async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @pytest.mark.parametrize("which", TROUBLES)
-async def test_redis_is_never_needed(fleet: FleetStage, which: str) -> None:
+async def test_redis_is_never_needed(make_fleet: MakeFleet, which: str) -> None:
     """What runs is served, what sleeps wakes once, what is revoked ends, what is new is found; then all is as before."""
+    fleet = await make_fleet(linked=which == "slow")
     app, sockets = await fleet.app(), await fleet.app(shout)
     running, revoked = fleet.sandbox(app), fleet.sandbox(app)
     talk, kept = fleet.sandbox(sockets), fleet.sandbox(sockets)

@@ -12,7 +12,8 @@ from edge.core.records import State
 from edge.state.redis.layout import Layout
 from tests.fleet.conftest import MakeFleet
 from tests.fleet.stage import FleetStage
-from tests.flows.scripts import Call, resume
+from tests.flows.scripts import Call, after, refuse, resume
+from tests.flows.stage import until
 from tests.state.redis.valkey import Valkey
 
 
@@ -42,6 +43,28 @@ async def test_a_late_leader_changes_nothing(fleet: FleetStage, redis: Valkey) -
     assert fleet.plane.sandboxes[box.id] == record and record.state is State.PAUSED
     assert fleet.plane.incarnations[box.id] == 1
     await fleet.wakes(box)
+
+
+async def test_a_failed_wake(fleet: FleetStage, redis: Valkey) -> None:
+    """Everybody who waits for it, at whichever edge, is told once; a second later it is tried again."""
+    box, ready = fleet.sandbox(await fleet.app(), State.PAUSED), asyncio.Event()
+    fleet.plane.on_resume = after(ready, refuse(503, "resume_failed"))
+    asked = [asyncio.create_task(fleet.at(fleet.edges[n % 3], box.get())) for n in range(30)]
+    await until(lambda: fleet.waiting == 30)
+    await fleet.plane.called("resume")
+    ready.set()
+    answers = await asyncio.gather(*asked)
+    assert {(one.status, one.code) for one in answers} == {(503, "sandbox_resume_failed")}
+    async with redis.client() as client:
+        remembered = await client.pttl(Layout("edge").lease(box.id, 1))
+        assert remembered <= 1000
+        # One call, unless the machine is so slow that edges cannot believe Redis.
+        assert fleet.plane.counts["resume"] <= len(fleet.edges)
+        await client.delete(Layout("edge").lease(box.id, 1))
+    fleet.plane.on_resume = resume
+    fleet.passed += 1.1
+    assert await fleet.everywhere(box.get()) == [200] * 3
+    assert fleet.plane.incarnations[box.id] == 1
 
 
 @pytest.mark.parametrize("skew", [60.0, -60.0])

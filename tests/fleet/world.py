@@ -282,7 +282,7 @@ class Tally:
         """For the report."""
         again = sum(self.refused.values()), sum(self.broke.values())
         return (
-            f"{what:<52} sent {self.sent:>5}, right {self.right:>5}, wrong {len(self.wrong)}, lost {self.lost}, "
+            f"{what:<52} sent {self.sent:>5}, answered {self.right + len(self.wrong):>5}, right {self.right:>5}, wrong {len(self.wrong)}, lost {self.lost}, "
             f"refused and asked again {again[0]:>3}, cut and asked again {again[1]:>3}, "
             f"incarnations {incarnations}, healed {healed:.1f} s after"
             f"{''.join(f', {code}' for code in self.refused)}"

@@ -192,6 +192,14 @@ async def test_a_look_up_without_an_answer(make_stage: MakeStage, case: str) -> 
     assert stage.plane.counts["resume"] == 0
 
 
+async def test_a_look_up_takes_no_longer_than_the_window(make_stage: MakeStage) -> None:
+    """However long the control plane may take for it by its own setting."""
+    stage = await make_stage(control_plane={"timeout": 300}, wake={"window": 0.5})
+    stage.plane.fault = hang
+    box = stage.sandbox(await stage.app(), State.PAUSED)
+    refused(await stage.ask(box.get()), "control_plane_unavailable")
+
+
 async def test_a_storm_after_a_failure_costs_one_attempt(make_stage: MakeStage) -> None:
     """Those who waited and those who come while it is remembered get the same answer."""
     stage = await make_stage(wake={"failure_memory": 30})

@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from edge.core.records import State
+from edge.state import wire
+from edge.state.http import SHORT_CALLS
 from tests.flows.rawclient import RawClient
-from tests.flows.scripts import after
+from tests.flows.scripts import Call, after, as_json, hang, resume, told
 from tests.flows.stage import MakeStage, Stage, until
 
 MANY = 1000
@@ -65,6 +68,42 @@ async def test_a_thousand_sandboxes_wake_at_once(make_stage: MakeStage) -> None:
         assert (answer.status, answer.body) == (200, f"GET /{n} HTTP/1.1\n".encode())
         client.close()
     assert stage.plane.counts["resume"] == MANY
+    assert {stage.plane.incarnations[box.id] for box in boxes} == {1}
+
+
+async def test_more_first_meetings_than_the_control_plane_answers_in_time(
+    make_stage: MakeStage,
+) -> None:
+    """Whoever does not get a turn is told to come again, and wakes nobody; who comes again is served, after one wake."""
+    stage = await make_stage(control_plane={"timeout": 1.0}, **CALM)
+    app = await stage.app()
+    boxes = [stage.sandbox(app, State.PAUSED) for _ in range(SHORT_CALLS + 30)]
+    slow = {box.id for box in boxes[: SHORT_CALLS + 10]}
+
+    async def busy(call: Call) -> web.StreamResponse:
+        if call.kind == "sandbox" and call.id in slow:
+            await hang(call)
+        plane = stage.plane
+        match call.kind:
+            case "sandbox":
+                return told(plane.sandboxes[call.id])
+            case "grant":
+                return as_json(wire.grant_to_json(plane.grants[call.id]))
+        return await resume(call)
+
+    stage.plane.fault = busy
+    answers = await asyncio.gather(*(stage.ask(box.get()) for box in boxes))
+    refused = [answer for answer in answers if answer.status == 503]
+    assert len(refused) >= len(slow)
+    assert {(one.code, one.value("retry-after")) for one in refused} == {
+        ("control_plane_unavailable", "5")
+    }
+    assert {answer.status for answer in answers} <= {200, 503}
+    assert not slow & set(stage.plane.incarnations)
+    stage.plane.fault = None
+    for box in boxes:
+        while (await stage.ask(box.get())).status == 503:
+            pass
     assert {stage.plane.incarnations[box.id] for box in boxes} == {1}
 
 

@@ -278,6 +278,32 @@ async def test_resumes_do_not_hold_up_look_ups(serve, port_to, monkeypatch):
     assert await asyncio.gather(*calls) == [SANDBOX] * 3
 
 
+async def test_look_ups_take_turns(serve, port_to, monkeypatch):
+    """So many are under way at once and no more; resumes go through meanwhile, and everybody is answered."""
+    monkeypatch.setattr(http, "SHORT_CALLS", 2)
+    arrived, release = asyncio.Semaphore(0), asyncio.Event()
+    under_way, most = 0, 0
+
+    async def handler(request):
+        nonlocal under_way, most
+        if request.method == "GET":
+            under_way += 1
+            most = max(most, under_way)
+            arrived.release()
+            await release.wait()
+            under_way -= 1
+        return web.Response(body=wire.sandbox_to_json(SANDBOX))
+
+    port = port_to(await serve(handler), timeout=60.0)
+    calls = [asyncio.create_task(port.sandbox("sb_aaaaaaaa")) for _ in range(6)]
+    await arrived.acquire()
+    await arrived.acquire()
+    assert await CALLS["resume"](port) == SANDBOX
+    release.set()
+    assert await asyncio.gather(*calls) == [SANDBOX] * 6
+    assert most == 2
+
+
 # --- Control planes that give no usable answer ---------------------------------------------------
 
 

@@ -118,6 +118,23 @@ def test_one_resume_for_all() -> None:
     on_bench(dialogue, resume=[after(0.5, RUNNING)])
 
 
+@pytest.mark.parametrize("waiting", [1, 1000])
+def test_going_on_takes_the_same_turns_of_the_loop_for_all(waiting: int) -> None:
+    """From the change to the last waiter: one turn, however many wait, and no timer and nobody's answer in between."""
+
+    async def dialogue(bench: Bench) -> None:
+        waiters = [bench.settle() for _ in range(waiting)]
+        await asyncio.sleep(0.1)
+        began, turns = bench.loop.time(), 0
+        bench.catalog.hear_change(RUNNING)
+        while not all(waiter.done() for waiter in waiters):
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns == 1 and bench.loop.time() == began
+
+    on_bench(dialogue, resume=[after(0.5, RUNNING)])
+
+
 @pytest.mark.parametrize("leaving", [0, 1, 4])
 def test_a_waiter_may_leave(leaving: int) -> None:
     """Whoever leaves, the first too, the others get their answer from the same resume."""

@@ -20,6 +20,8 @@ from edge.state.port import WatchEvent
 
 PING = 5.0
 """Seconds between pings; an edge that is gone without a word is noticed after half as much more."""
+STALL = 7.5
+"""Seconds an edge may take nothing of what it is sent before it counts as gone, whatever else it does."""
 
 T = TypeVar("T")
 
@@ -82,12 +84,16 @@ async def events(request: web.Request) -> web.WebSocketResponse:
         raise invalid("This is a WebSocket; ask for an upgrade.")
     await socket.prepare(request)
     await _watch(the_parts, socket, edge, cursor)
+    if request.transport is not None and request.transport.get_write_buffer_size():
+        # By itself, a transport that is closed waits for ever for somebody who takes nothing.
+        request.transport.abort()
     return socket
 
 
 async def _watch(the_parts: Parts, socket: web.WebSocketResponse, edge: str, cursor: int) -> None:
     async def send(event: WatchEvent) -> None:
-        await socket.send_str(wire.event_to_json(event))
+        async with asyncio.timeout(STALL):
+            await socket.send_str(wire.event_to_json(event))
 
     async def read() -> None:
         # Nothing is expected; reading notices the end and answers pings.
@@ -98,7 +104,7 @@ async def _watch(the_parts: Parts, socket: web.WebSocketResponse, edge: str, cur
     async def write() -> None:
         try:
             await send_changes(the_parts.feed, send, cursor)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             pass  # The edge is gone; it comes back with its last cursor.
 
     tasks = [the_parts.scope.spawn(side(), name=f"watch {edge}") for side in (read, write)]
@@ -109,7 +115,8 @@ async def _watch(the_parts: Parts, socket: web.WebSocketResponse, edge: str, cur
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await socket.close()
+        # A drain that was cancelled makes aiohttp's next one look cancelled, too, and us with it.
+        await socket.close(drain=False)
 
 
 def _cursor(text: str | None, feed: Feed) -> int:

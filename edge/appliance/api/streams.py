@@ -72,9 +72,10 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
             last = await session.run()
         if last is not None:
             await session.close(last)
-        if session.stalled and request.transport is not None:
+        transport = request.transport
+        if transport is not None and (session.stalled or transport.get_write_buffer_size()):
             # What is not sent by now must not wait for ever for somebody who takes nothing.
-            request.transport.abort()
+            transport.abort()
     return socket
 
 
@@ -113,7 +114,8 @@ class _Session:
         try:
             await self._send(last)
             async with asyncio.timeout(PATIENCE):
-                await self._socket.close(code=self._code)
+                # A drain that was cancelled makes aiohttp's next one look cancelled, too, and us with it.
+                await self._socket.close(code=self._code, drain=False)
         except _ClientGone:
             pass
         except TimeoutError:

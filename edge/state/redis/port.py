@@ -62,6 +62,7 @@ class RedisStatePort:
         self._clock = clock
         self._layout = Layout(settings.prefix)
         self._connection = Connection(settings)
+        self._leaving: set[asyncio.Task[None]] = set()
         # Reading blocks, and must not take a connection from those who look something up.
         self._reading = Connection(settings, most=SHARDS + 1)
         self._changes = Changes(self._reading, self._layout, clock=clock)
@@ -125,7 +126,10 @@ class RedisStatePort:
         else:
             return record
         finally:
-            await lease.leave(left)
+            # Not awaited: who waits for the sandbox has nothing to wait for any more, least of all a Redis that hangs.
+            task = asyncio.create_task(lease.leave(left))  # noqa: TID251 - `close` waits for it
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     def watch(self, cursor: int | None) -> AsyncIterator[WatchEvent]:
         """See `StatePort.watch`. Over Redis, and over the control plane's own events while that is gone."""
@@ -171,6 +175,8 @@ class RedisStatePort:
     async def close(self) -> None:
         """See `StatePort.close`."""
         await self._control.close()
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving))
         await self._connection.close()
         await self._reading.close()
 

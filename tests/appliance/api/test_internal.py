@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import socket as sockets
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from aiohttp import WSServerHandshakeError
 from pydantic import SecretStr
 from service import PAUSES, TOKEN, Service, until
 
-from edge.core.records import State
+from edge.appliance.api import internal
+from edge.core.records import SandboxRecord, State
 from edge.core.settings import ControlPlaneSettings
 from edge.state.http import HttpStatePort
 from edge.state.port import (
@@ -123,6 +126,66 @@ async def test_a_server_that_stops_ends_its_watchers(service: Service) -> None:
             await service.plane.stop()
             while not watcher.socket.closed:
                 await watcher.socket.receive()
+
+
+@asynccontextmanager
+async def taking_nothing(service: Service) -> AsyncIterator[sockets.socket]:
+    """The socket of an edge "a" that reads nothing, and to which nothing more can be sent."""
+    loop, parts = asyncio.get_running_loop(), service.plane.parts
+    runner = service.plane._runner
+    assert runner is not None and runner.server is not None
+    with sockets.socket() as raw:
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        await loop.sock_connect(raw, ("127.0.0.1", service.plane.port))
+        head = (
+            "GET /internal/edge/v1/events?edge=a HTTP/1.1\r\nHost: plane\r\n"
+            f"Authorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        )
+        await loop.sock_sendall(raw, head.encode())
+        await until(lambda: parts.edges.live == {"a"}, 20)
+        version = 0
+        while not any(one._drain_waiter for one in runner.server.connections):
+            for _ in range(200):
+                version += 1
+                long = SandboxRecord(
+                    "sb_" + "x" * 3000, State.RUNNING, version, 1, auto_resume=False
+                )
+                parts.feed.publish(long)
+            await asyncio.sleep(0.01)
+        yield raw
+
+
+async def test_a_server_that_stops_lets_go_of_an_edge_that_takes_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler comes to its end, as if nobody had been in the middle of sending."""
+    ended = []
+    watch = internal._watch
+
+    async def told(*what: object) -> None:
+        await watch(*what)  # type: ignore[arg-type]
+        ended.append(True)
+
+    monkeypatch.setattr(internal, "_watch", told)
+    async with taking_nothing(service):
+        await service.plane.stop()
+    assert ended
+
+
+@pytest.mark.parametrize("says", [b"", b"\xff" * 20])
+async def test_an_edge_that_takes_nothing_is_gone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, says: bytes
+) -> None:
+    """It does not hold up pauses, whatever it says itself; and nothing is kept for it."""
+    monkeypatch.setattr(internal, "STALL", 1.0)
+    runner = service.plane._runner
+    assert runner is not None and runner.server is not None
+    async with taking_nothing(service) as raw:
+        await asyncio.get_running_loop().sock_sendall(raw, says)
+        await until(lambda: not service.plane.parts.edges.live, 20)
+        await until(lambda: not runner.server.connections, 20)
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,23 @@ async def test_one_slow_reader_stalls_nobody_else(service: Service) -> None:
     await until(lambda: not any(pipe._paused for pipe in output._pipes))
 
 
+async def test_one_that_errs_and_takes_nothing_is_cut_off(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last frame waits for it as long as others do, and not for ever."""
+    monkeypatch.setattr(streams, "PATIENCE", 2.0)
+    sandbox = await service.create()
+    runner = service.plane._runner
+    assert runner is not None and runner.server is not None
+    async with service.stream(sandbox) as slow:
+        slow.socket._response.connection.transport.pause_reading()
+        await slow.say("exec_start", command="yes")
+        await until(lambda: any(one._drain_waiter for one in runner.server.connections), 30)
+        await slow.say("no such thing")
+        await until(lambda: not any(one.writing_paused for one in runner.server.connections), 30)
+        slow.socket._response.connection.transport.abort()
+
+
 async def test_input_that_is_not_read_is_refused(service: Service) -> None:
     """Bounded, at once, as a whole, with a code of its own; so is input for who takes none."""
     sandbox = await service.create()

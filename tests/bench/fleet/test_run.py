@@ -23,11 +23,12 @@ def test_a_small_fleet_obeys_the_formula(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "fleet.json").read_text())
     stages = {one["stage"]["name"]: one for one in report["stages"]}
-    assert len(stages) == 5
+    assert len(stages) == 6
     assert not report["broken"]
     calm = stages["requests to what runs"]
     assert calm["stage"]["requests"] == 80
     assert calm["beyond_rest"] == 0
-    assert [one["stage"]["wakes"] for one in report["stages"]] == [0, 0, 12, 4, 10]
-    assert [one["count"] for one in report["footprints"]] == [353, 80, 40, 40]
+    assert [one["stage"]["wakes"] for one in report["stages"]] == [0, 0, 12, 4, 3, 10]
+    assert [one["count"] for one in report["footprints"]] == [350, 80, 40, 40]
+    assert len(report["went_on"]) == 3 * 3 and report["went_on"][0] > 0
     assert "The formula holds." in (tmp_path / "fleet.txt").read_text()
