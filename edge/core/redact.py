@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import overload
+from urllib.parse import unquote
 
 REDACTED = "<redacted>"
 _PAIR = re.compile(r"(?<![^&])(edge_token=)[^&]*")
@@ -14,6 +15,9 @@ _RUN = re.compile(r"[A-Za-z0-9_.-]+")
 # "eyJ" in base64, by where it stands among threes of bytes: a token that somebody encoded once more, alone or
 # with the URL around it. Shorter ones are other words.
 _ENCODED, _SHORTEST_ENCODED = re.compile("ZXlK|V5S[g-n]|leU[op]"), 128
+
+_DECODINGS = 3
+"""Layers of percent-encoding that are looked through."""
 
 
 @overload
@@ -45,6 +49,24 @@ def redact_text(text: str) -> str:
     if "eyJ" not in text and "edge_token" not in text and not _ENCODED.search(text):
         return text
     return _RUN.sub(_without_token, _ANYWHERE.sub(rf"\g<1>{REDACTED}", text))
+
+
+def redact_encoded(text: str) -> str:
+    """As `redact_text`, in every percent-encoding that a server would undo. What holds no token stays as it is.
+
+    A token is found by its two dots: cut a text after this, not before.
+    """
+    decoded = text
+    for _ in range(_DECODINGS):
+        if "%" not in decoded:
+            break
+        before, decoded = decoded, unquote(decoded, errors="surrogateescape")
+        if decoded == before:
+            break
+        redacted = redact_text(decoded)
+        if redacted != decoded:
+            return redacted
+    return redact_text(text)
 
 
 def _without_token(run: re.Match[str]) -> str:

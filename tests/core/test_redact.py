@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from nullspace.types import redact_preview_token as published_token
 from nullspace.types import redact_preview_url as published
 
-from edge.core.redact import REDACTED, redact_preview_token, redact_preview_url, redact_text
+from edge.core.redact import (
+    REDACTED,
+    redact_encoded,
+    redact_preview_token,
+    redact_preview_url,
+    redact_text,
+)
 from tests.core.wires import calm
 
 TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJzYl8xIn0.c2lnbmF0dXJl-_x"
@@ -145,6 +151,27 @@ def test_a_token_in_base64_is_found_whatever_was_before_it(
     redacted = redact_text(f"/next/{text}/more")
     assert redacted.partition(REDACTED)[2] in ("/more", "=/more", "==/more")
     assert len(redacted) < len(f"/next//more{REDACTED}=") + 4 * (len(before) + 3) // 3
+
+
+def test_a_token_is_found_through_three_layers_of_percent_encoding() -> None:
+    """As many as servers undo, whether all of it was encoded or its dots alone; other escapes stay as they are."""
+
+    def escaped(text: str) -> str:
+        return "".join(f"%{byte:02X}" for byte in text.encode())
+
+    for spelled in (
+        TOKEN,
+        escaped(TOKEN),
+        TOKEN.replace(".", "%2e"),
+        quote(escaped(TOKEN)),
+        quote(quote(escaped(TOKEN))),
+        quote(b64encode(f"{URL}/?edge_token={TOKEN}{'x' * 64}".encode()).decode()),
+    ):
+        redacted = redact_encoded(f"/a%20b/{spelled}")
+        assert REDACTED in redacted and not any(part in redacted for part in TOKEN.split("."))
+        assert "%" not in redacted.removeprefix("/a%20b/")
+    for text in ("/a%20b/%e2%98%83", "/100%", "/%25%32%35"):
+        assert redact_encoded(text) == text
 
 
 @pytest.mark.parametrize(
