@@ -7,6 +7,8 @@ from typing import overload
 from urllib.parse import unquote
 
 REDACTED = "<redacted>"
+TRAFFIC_PREFIX = "nst_"
+"""What a traffic access token begins with, so that it can be told from other words where it does not belong."""
 _PAIR = re.compile(r"(?<![^&])(edge_token=)[^&]*")
 _ANYWHERE = re.compile(r"(edge_token(?:=|%3[dD]))[^&#\s]*")
 # What a JWT can be part of. Matched whole and judged by `_without_token`: a pattern that looks for the
@@ -15,6 +17,10 @@ _RUN = re.compile(r"[A-Za-z0-9_.-]+")
 # "eyJ" in base64, by where it stands among threes of bytes: a token that somebody encoded once more, alone or
 # with the URL around it. Shorter ones are other words.
 _ENCODED, _SHORTEST_ENCODED = re.compile("ZXlK|V5S[g-n]|leU[op]"), 128
+# A traffic access token, or "nst_" in base64 with enough behind it; a path of fewer characters holds neither.
+_TRAFFIC = re.compile(r"nst_[A-Za-z0-9_-]{32,}|(?:bnN0X|[GWm2]5zdF|uc3Rf)[A-Za-z0-9]{40,}")
+SHORTEST_SECRET = 36
+"""Characters of the shortest text that may hold a credential."""
 
 _DECODINGS = 3
 """Layers of percent-encoding that are looked through."""
@@ -46,6 +52,7 @@ def redact_preview_token(token: str | None) -> str | None:
 
 def redact_text(text: str) -> str:
     """``text`` with everything that looks like one of our tokens replaced: for paths and messages in logs."""
+    text = _TRAFFIC.sub(REDACTED, text)
     if "eyJ" not in text and "edge_token" not in text and not _ENCODED.search(text):
         return text
     return _RUN.sub(_without_token, _ANYWHERE.sub(rf"\g<1>{REDACTED}", text))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import orjson
 
-from edge.core.redact import redact_encoded
+from edge.core.redact import SHORTEST_SECRET, redact_encoded, redact_text
 from edge.core.reports import ExchangeReport
 
 _MAX_TEXT = 2048
@@ -27,7 +27,7 @@ _SHORT = 200
 """Characters of a text that is worth remembering."""
 
 _HARMLESS = re.compile(r"[A-Za-z0-9/_-]{0,200}(\.[A-Za-z0-9]{1,8})?")
-"""Paths that have nothing to escape, to decode or (a token has two dots) to hide."""
+"""Paths that have nothing to escape or to decode, and (a token has two dots) hide no JWT."""
 
 
 def access_line(report: ExchangeReport) -> bytes:
@@ -68,7 +68,9 @@ _remembered_members = lru_cache(maxsize=4096)(_members)
 
 def _path(text: str) -> str:
     """A path, without query and credentials, as a JSON string."""
-    return f'"{text}"' if _HARMLESS.fullmatch(text) else _encoded(text.partition("?")[0])
+    if _HARMLESS.fullmatch(text):
+        return f'"{text if len(text) < SHORTEST_SECRET else redact_text(text)}"'
+    return _encoded(text.partition("?")[0])
 
 
 def _encoded(text: str) -> str:

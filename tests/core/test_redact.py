@@ -153,6 +153,22 @@ def test_a_token_in_base64_is_found_whatever_was_before_it(
     assert len(redacted) < len(f"/next//more{REDACTED}=") + 4 * (len(before) + 3) // 3
 
 
+TRAFFIC = "nst_Qm9-0f1e2d3cKb5a6978_796a5b4c3d2e1f0Zz7_x-8"
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "/", "a-", "token="])
+@pytest.mark.parametrize("encode", [bytes, b64encode, urlsafe_b64encode])
+def test_a_traffic_token_is_found_as_it_is_and_in_base64(
+    before: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """By what it begins with, wherever that comes to stand; shorter words that begin so are words."""
+    redacted = redact_text(f"/x/{encode(f'{before}{TRAFFIC}'.encode()).decode()}/more")
+    assert REDACTED in redacted and redacted.rstrip("=").endswith("/more")
+    assert len(redacted.partition(REDACTED)[2]) <= len("==/more")
+    for word in ("nst_", "/nst_app/main", "nst_" + "x" * 31, "bnN0X" + "x" * 39):
+        assert redact_text(word) == word
+
+
 def test_a_token_is_found_through_three_layers_of_percent_encoding() -> None:
     """As many as servers undo, whether all of it was encoded or its dots alone; other escapes stay as they are."""
 
@@ -185,7 +201,17 @@ def test_ordinary_text_stays(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["eyJ" * 20_000, "eyJ." * 20_000, "eyJaaaa." * 8_000, "edge_token=" * 6_000, "a." * 30_000],
+    [
+        "eyJ" * 20_000,
+        "eyJ." * 20_000,
+        "eyJaaaa." * 8_000,
+        "edge_token=" * 6_000,
+        "a." * 30_000,
+        "nst_" * 16_000,
+        "bnN0X" * 12_000,
+        "uc3Rf." * 10_000,
+        ("nst_" + "x" * 31 + ".") * 1_800,
+    ],
 )
 def test_hostile_paths_cost_no_time(text: str) -> None:
     """A stranger's path is logged: 64 kB of "eyJ" once took seconds, and the loop stood still."""

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-TRAFFIC = "nst_0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+TRAFFIC = "nst_Qm9-0f1e2d3cKb5a6978_796a5b4c3d2e1f0Zz7_x-8"
 
 
 def percent(text: str) -> str:
@@ -144,7 +144,11 @@ def tellers(draw: st.DrawFn, token: str, host: str = HOST.decode(), door: Door =
 TOKENS = [signed(family).decode() for family in Family]
 
 
-@given(st.sampled_from(TOKENS).flatmap(lambda token: st.tuples(st.just(token), tellers(token))))
+@given(
+    st.sampled_from([*TOKENS, TRAFFIC]).flatmap(
+        lambda token: st.tuples(st.just(token), tellers(token))
+    )
+)
 @examples(300)
 def test_no_refusal_says_what_it_refuses(drawn: tuple[str, bytes]) -> None:
     """Texts and details of every error a head can cause, and the page and the document made of it."""
@@ -187,7 +191,7 @@ async def test_no_line_and_no_answer_of_the_edge_has_a_credential(
     """A real edge, its logs and metrics: good tokens and bad ones, in all places a client can think of."""
     box = data.draw(st.sampled_from(told.boxes))
     await told.lie_down()
-    token = data.draw(st.sampled_from(told.tokens))
+    token = data.draw(st.sampled_from([*told.tokens, TRAFFIC, TRAFFIC]))
     door = data.draw(st.sampled_from([("", ()), *told.doors[box.id]]))
     wire = data.draw(tellers(token, box.host, door))
     async with await told.stage.client() as client:
