@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import orjson
 
-from edge.core.redact import SHORTEST_SECRET, redact_encoded, redact_text
+from edge.core.redact import SHORTEST_SECRET, redact_encoded, without_traffic_token
 from edge.core.reports import ExchangeReport
 
 _MAX_TEXT = 2048
@@ -69,7 +69,7 @@ _remembered_members = lru_cache(maxsize=4096)(_members)
 def _path(text: str) -> str:
     """A path, without query and credentials, as a JSON string."""
     if _HARMLESS.fullmatch(text):
-        return f'"{text if len(text) < SHORTEST_SECRET else redact_text(text)}"'
+        return f'"{text if len(text) < SHORTEST_SECRET else without_traffic_token(text)}"'
     return _encoded(text.partition("?")[0])
 
 
