@@ -52,10 +52,10 @@ def redact_preview_token(token: str | None) -> str | None:
 
 def redact_text(text: str) -> str:
     """``text`` with everything that looks like one of our tokens replaced: for paths and messages in logs."""
-    text = without_traffic_token(text)
-    if "eyJ" not in text and "edge_token" not in text and not _ENCODED.search(text):
-        return text
-    return _RUN.sub(_without_token, _ANYWHERE.sub(rf"\g<1>{REDACTED}", text))
+    if "eyJ" in text or "edge_token" in text or _ENCODED.search(text):
+        text = _RUN.sub(_without_token, _ANYWHERE.sub(rf"\g<1>{REDACTED}", text))
+    # Last: what looks like one of these in the middle of a JWT would hide that it is one.
+    return without_traffic_token(text)
 
 
 def without_traffic_token(text: str) -> str:
@@ -71,17 +71,17 @@ def redact_encoded(text: str) -> str:
 
     A token is found by its two dots: cut a text after this, not before.
     """
-    decoded = text
+    decoded, redacted = text, redact_text(text)
     for _ in range(_DECODINGS):
         if "%" not in decoded:
             break
         before, decoded = decoded, unquote(decoded, errors="surrogateescape")
         if decoded == before:
             break
-        redacted = redact_text(decoded)
-        if redacted != decoded:
-            return redacted
-    return redact_text(text)
+        # The deepest layer that holds one, because it shows those of the layers above, too.
+        if (without := redact_text(decoded)) != decoded:
+            redacted = without
+    return redacted
 
 
 def _without_token(run: re.Match[str]) -> str:
@@ -91,9 +91,11 @@ def _without_token(run: re.Match[str]) -> str:
     """
     text = run[0]
     start = text.find("eyJ")
-    if start >= 0 and text.count(".", start) >= 2:
-        return text[:start] + REDACTED
-    encoded = _ENCODED.search(text)
-    if encoded is None or len(text) - encoded.start() < _SHORTEST_ENCODED:
-        return text
-    return text[: encoded.start()] + REDACTED
+    if start < 0 or text.count(".", start) < 2:
+        encoded = _ENCODED.search(text)
+        if encoded is None or len(text) - encoded.start() < _SHORTEST_ENCODED:
+            return text
+        start = encoded.start()
+    # A traffic access token that is cut here would not be recognised any more.
+    traffic = _TRAFFIC.search(text)
+    return text[: start if traffic is None else min(start, traffic.start())] + REDACTED

@@ -169,6 +169,21 @@ def test_a_traffic_token_is_found_as_it_is_and_in_base64(
         assert redact_text(word) == word
 
 
+@pytest.mark.parametrize("mark", [TRAFFIC, b64encode(TRAFFIC.encode()).decode()])
+def test_tokens_do_not_hide_one_another(mark: str) -> None:
+    """A JWT whose letters happen to look like a traffic access token, and the other way round."""
+    mark = mark.rstrip("=")
+    head, claims, signature = TOKEN.split(".")
+    for made in (
+        f"{head}.{claims}.{signature}{mark}{signature}",
+        f"{head}.{claims}{mark}.{signature}",
+        f"{mark[:24]}eyJ{mark[24:]}.a.b",
+        f"{mark}.{TOKEN}",
+        b64encode(f"{head}.{claims}{mark}.{'x' * 64}{signature}".encode()).decode(),
+    ):
+        assert redact_text(f"/{made}/more").removesuffix("/more").rstrip("=") == f"/{REDACTED}"
+
+
 def test_a_token_is_found_through_three_layers_of_percent_encoding() -> None:
     """As many as servers undo, whether all of it was encoded or its dots alone; other escapes stay as they are."""
 
@@ -186,6 +201,8 @@ def test_a_token_is_found_through_three_layers_of_percent_encoding() -> None:
         redacted = redact_encoded(f"/a%20b/{spelled}")
         assert REDACTED in redacted and not any(part in redacted for part in TOKEN.split("."))
         assert "%" not in redacted.removeprefix("/a%20b/")
+    both = redact_encoded(f"/{TOKEN}/{quote(escaped(TOKEN))}/{escaped(TRAFFIC)}")
+    assert both == f"/{REDACTED}/{REDACTED}/{REDACTED}"
     for text in ("/a%20b/%e2%98%83", "/100%", "/%25%32%35"):
         assert redact_encoded(text) == text
 
