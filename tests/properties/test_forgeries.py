@@ -36,7 +36,7 @@ GOOD = {
     for family in (Family.EDGE, Family.PROXY)
 }
 ISSUED = sorted(GOOD)
-PATIENCE = 1.0
+PATIENCE = 3.0
 """Seconds of processor time for what takes a millisecond at most."""
 
 
