@@ -103,7 +103,7 @@ def test_rooms_are_all_known() -> None:
 
 
 def test_the_public_functions_are_light() -> None:
-    """A program that only wants to redact imports the standard library's ``re``, and nothing of others."""
+    """A program that only wants to redact imports a little of the standard library, and nothing of others."""
     script = (
         "import sys; before = set(sys.modules); import edge; "
         "print(edge.redact_preview_url('http://x/?edge_token=y'), edge.redact_preview_token('y')); "

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from urllib.parse import unquote
 
 import orjson
 
-from edge.core.redact import redact_text
+from edge.core.redact import SHORTEST_SECRET, redact_encoded, without_traffic_token
 from edge.core.reports import ExchangeReport
 
 _MAX_TEXT = 2048
@@ -28,10 +27,7 @@ _SHORT = 200
 """Characters of a text that is worth remembering."""
 
 _HARMLESS = re.compile(r"[A-Za-z0-9/_-]{0,200}(\.[A-Za-z0-9]{1,8})?")
-"""Paths that have nothing to escape, to decode or (a token has two dots) to hide."""
-
-_DECODINGS = 3
-"""Layers of percent-encoding that are looked through."""
+"""Paths that have nothing to escape or to decode, and (a token has two dots) hide no JWT."""
 
 
 def access_line(report: ExchangeReport) -> bytes:
@@ -72,7 +68,9 @@ _remembered_members = lru_cache(maxsize=4096)(_members)
 
 def _path(text: str) -> str:
     """A path, without query and credentials, as a JSON string."""
-    return f'"{text}"' if _HARMLESS.fullmatch(text) else _encoded(text.partition("?")[0])
+    if _HARMLESS.fullmatch(text):
+        return f'"{text if len(text) < SHORTEST_SECRET else without_traffic_token(text)}"'
+    return _encoded(text.partition("?")[0])
 
 
 def _encoded(text: str) -> str:
@@ -98,19 +96,5 @@ def _second(whole: int) -> str:
 
 def clean(text: str) -> str:
     """``text`` without credentials, then bounded in length. What holds none stays as it was sent."""
-    cleaned = _without_credentials(text[:_LOOKED_AT])
+    cleaned = redact_encoded(text[:_LOOKED_AT])
     return cleaned if len(cleaned) <= _MAX_TEXT else cleaned[:_MAX_TEXT] + "..."
-
-
-def _without_credentials(text: str) -> str:
-    decoded = text
-    for _ in range(_DECODINGS):
-        if "%" not in decoded:
-            break
-        before, decoded = decoded, unquote(decoded, errors="surrogateescape")
-        if decoded == before:
-            break
-        redacted = redact_text(decoded)
-        if redacted != decoded:
-            return redacted
-    return redact_text(text)

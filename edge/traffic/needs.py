@@ -14,7 +14,7 @@ from edge.core.decision import Learn, LookUp, Wake
 from edge.core.errors import EdgeError, Problem
 from edge.core.head import Head
 from edge.core.records import State
-from edge.core.redact import redact_text
+from edge.core.redact import redact_encoded
 from edge.core.reports import Role
 from edge.state.port import Unavailable
 from edge.traffic.exchange import Exchange, Phase
@@ -27,6 +27,8 @@ LEARNERS = 256
 """Exchanges that may wait for newer keys at once. Anybody can name an unknown key, so there is an end."""
 LEARN_PATIENCE = 6.0
 """Seconds they wait at most: a little more than one download of the keys may take."""
+_LOOKED_AT, _DESCRIBED = 4096, 200
+"""Characters of a path that are searched for tokens, and of a request that are told with its wake."""
 
 
 class Needs:
@@ -167,4 +169,6 @@ def _late(need: LookUp | Wake) -> Problem:
 
 
 def _described(head: Head) -> str:
-    return redact_text(f"{head.method.decode()} {head.path.decode('latin-1')}"[:200])
+    path = head.path[:_LOOKED_AT].decode("latin-1")
+    # Cut last: what is cut in the middle of a token is not recognised as one.
+    return redact_encoded(f"{head.method.decode()} {path}")[:_DESCRIBED]

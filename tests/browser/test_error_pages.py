@@ -290,6 +290,62 @@ async def test_each_kind_is_a_page_for_everybody(stage: Stage, page: Page, code:
     await asyncio.to_thread(visit)
 
 
+EMBEDS = """
+    const [other, done] = arguments;
+    const load = (name, attributes) => new Promise((settled) => {
+        const element = document.createElement(name);
+        element.onload = element.onerror = settled;
+        document.head.append(Object.assign(element, attributes));
+    });
+    Promise.all([
+        fetch("/fetch"),
+        fetch("/html", { headers: { Accept: "text/html" } }),
+        load("script", { src: "/script" }),
+        load("script", { src: "/module", type: "module" }),
+        load("link", { rel: "stylesheet", href: "/style" }),
+        load("img", { src: "/image" }),
+        load("img", { src: other + "/far-image" }),
+        load("script", { src: other + "/far-script" }),
+        load("iframe", { src: "/frame" }),
+    ]).then(() => done());
+"""
+EMBEDDED = "/fetch /html /script /module /style /image /far-image /far-script".split()
+"""What pages ask for by themselves, of the preview they belong to and of another, besides a frame."""
+
+
+async def test_what_a_page_embeds_gets_json(stage: Stage, page: Page) -> None:
+    """Fetches, scripts, styles and images, whose link was withdrawn meanwhile; a frame is for people again."""
+    box, other = [stage.sandbox(await stage.app(the_app)) for _ in range(2)]
+    place = f"http://{box.host}:{stage.edge.port}"
+
+    def visit() -> None:
+        page.open(address(box))
+        page.until("document.title === 'The app'")
+
+    def embed() -> dict[str, tuple[int, str]]:
+        """Status and type of what came for each path, also where the browser keeps it from the page."""
+        page.driver.get_log("performance")
+        page.driver.execute_async_script(EMBEDS, place.replace(box.host, other.host))
+        paths: dict[str, str] = {}
+        got: dict[str, tuple[int, str]] = {}
+        end = time.monotonic() + PATIENCE
+        while len(got) < len(EMBEDDED) + 1 and time.monotonic() < end:
+            for entry in page.driver.get_log("performance"):
+                message = json.loads(entry["message"])["message"]
+                said = message["params"]
+                if message["method"] == "Network.requestWillBeSent":
+                    paths[said["requestId"]] = urlsplit(said["request"]["url"]).path
+                elif message["method"] == "Network.responseReceivedExtraInfo":
+                    got[said["requestId"]] = said["statusCode"], said["headers"]["Content-Type"]
+        return {paths[number]: answer for number, answer in got.items()}
+
+    await asyncio.to_thread(visit)
+    await stage.heard(stage.plane.change_grant(box.grant, status=GrantStatus.REVOKED))
+    got = await asyncio.to_thread(embed)
+    assert got.pop("/frame") == (401, "text/html; charset=utf-8")
+    assert got == dict.fromkeys(EMBEDDED, (401, "application/json"))
+
+
 # --- The way back to the app --------------------------------------------------------------------------
 
 

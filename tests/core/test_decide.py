@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -553,6 +554,32 @@ def test_an_odd_digest_in_a_record_lets_nobody_in(digest: str) -> None:
     head = get(b"/?edge_token=" + GOOD, TRAFFIC + SECRET)
     view = Sight(replace(SANDBOX, traffic_token_sha256=digest))
     assert outcome(settle(head, view)) == "traffic_access_token_invalid"
+
+
+@pytest.mark.parametrize("credential", ["query", "cookie", "header"])
+def test_the_traffic_token_is_compared_in_constant_time(
+    credential: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digest with digest, by the one comparison that says so, and its word alone decides; by every credential."""
+    compared: list[tuple[object, object]] = []
+    equal = True
+
+    def compare(one: object, other: object) -> bool:
+        compared.append((one, other))
+        return equal
+
+    # The name in that module, for PyJWT compares by the same function.
+    monkeypatch.setattr("edge.core.decide.hmac", SimpleNamespace(compare_digest=compare))
+    head = {
+        "query": get(b"/?edge_token=" + GOOD, TRAFFIC + b"guess"),
+        "cookie": get(b"/", cookie(token(Family.CONTINUATION)), TRAFFIC + b"guess"),
+        "header": get(b"/", PROXY_FIELD + token(Family.PROXY), TRAFFIC + b"guess"),
+    }[credential]
+    assert outcome(settle(head, Sight(PRIVATE))) == "forward"
+    equal = False
+    assert outcome(settle(head, Sight(PRIVATE))) == "traffic_access_token_invalid"
+    digests = [hashlib.sha256(word).hexdigest().encode() for word in (b"guess", SECRET)]
+    assert compared == [tuple(digests)] * 2
 
 
 def test_open_tunnels_are_asked_about_by_the_same_rules() -> None:

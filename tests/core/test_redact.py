@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from nullspace.types import redact_preview_token as published_token
 from nullspace.types import redact_preview_url as published
 
-from edge.core.redact import REDACTED, redact_preview_token, redact_preview_url, redact_text
+from edge.core.redact import (
+    REDACTED,
+    redact_encoded,
+    redact_preview_token,
+    redact_preview_url,
+    redact_text,
+)
 from tests.core.wires import calm
 
 TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJzYl8xIn0.c2lnbmF0dXJl-_x"
@@ -147,6 +153,60 @@ def test_a_token_in_base64_is_found_whatever_was_before_it(
     assert len(redacted) < len(f"/next//more{REDACTED}=") + 4 * (len(before) + 3) // 3
 
 
+TRAFFIC = "nst_Qm9-0f1e2d3cKb5a6978_796a5b4c3d2e1f0Zz7_x-8"
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "/", "a-", "token="])
+@pytest.mark.parametrize("encode", [bytes, b64encode, urlsafe_b64encode])
+def test_a_traffic_token_is_found_as_it_is_and_in_base64(
+    before: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """By what it begins with, wherever that comes to stand; shorter words that begin so are words."""
+    redacted = redact_text(f"/x/{encode(f'{before}{TRAFFIC}'.encode()).decode()}/more")
+    assert REDACTED in redacted and redacted.rstrip("=").endswith("/more")
+    assert len(redacted.partition(REDACTED)[2]) <= len("==/more")
+    for word in ("nst_", "/nst_app/main", "nst_" + "x" * 31, "bnN0X" + "x" * 39):
+        assert redact_text(word) == word
+
+
+@pytest.mark.parametrize("mark", [TRAFFIC, b64encode(TRAFFIC.encode()).decode()])
+def test_tokens_do_not_hide_one_another(mark: str) -> None:
+    """A JWT whose letters happen to look like a traffic access token, and the other way round."""
+    mark = mark.rstrip("=")
+    head, claims, signature = TOKEN.split(".")
+    for made in (
+        f"{head}.{claims}.{signature}{mark}{signature}",
+        f"{head}.{claims}{mark}.{signature}",
+        f"{mark[:24]}eyJ{mark[24:]}.a.b",
+        f"{mark}.{TOKEN}",
+        b64encode(f"{head}.{claims}{mark}.{'x' * 64}{signature}".encode()).decode(),
+    ):
+        assert redact_text(f"/{made}/more").removesuffix("/more").rstrip("=") == f"/{REDACTED}"
+
+
+def test_a_token_is_found_through_three_layers_of_percent_encoding() -> None:
+    """As many as servers undo, whether all of it was encoded or its dots alone; other escapes stay as they are."""
+
+    def escaped(text: str) -> str:
+        return "".join(f"%{byte:02X}" for byte in text.encode())
+
+    for spelled in (
+        TOKEN,
+        escaped(TOKEN),
+        TOKEN.replace(".", "%2e"),
+        quote(escaped(TOKEN)),
+        quote(quote(escaped(TOKEN))),
+        quote(b64encode(f"{URL}/?edge_token={TOKEN}{'x' * 64}".encode()).decode()),
+    ):
+        redacted = redact_encoded(f"/a%20b/{spelled}")
+        assert REDACTED in redacted and not any(part in redacted for part in TOKEN.split("."))
+        assert "%" not in redacted.removeprefix("/a%20b/")
+    both = redact_encoded(f"/{TOKEN}/{quote(escaped(TOKEN))}/{escaped(TRAFFIC)}")
+    assert both == f"/{REDACTED}/{REDACTED}/{REDACTED}"
+    for text in ("/a%20b/%e2%98%83", "/100%", "/%25%32%35"):
+        assert redact_encoded(text) == text
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "/", "/static/app.min.js", "/eyJust/a/path", "/eyJhbGci.one", "/edge_tokens", "a.b.c.d"],
@@ -158,7 +218,17 @@ def test_ordinary_text_stays(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["eyJ" * 20_000, "eyJ." * 20_000, "eyJaaaa." * 8_000, "edge_token=" * 6_000, "a." * 30_000],
+    [
+        "eyJ" * 20_000,
+        "eyJ." * 20_000,
+        "eyJaaaa." * 8_000,
+        "edge_token=" * 6_000,
+        "a." * 30_000,
+        "nst_" * 16_000,
+        "bnN0X" * 12_000,
+        "uc3Rf." * 10_000,
+        ("nst_" + "x" * 31 + ".") * 1_800,
+    ],
 )
 def test_hostile_paths_cost_no_time(text: str) -> None:
     """A stranger's path is logged: 64 kB of "eyJ" once took seconds, and the loop stood still."""

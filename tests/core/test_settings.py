@@ -44,7 +44,7 @@ def shown(default: object) -> str:
         case None:
             return "none"
         case tuple():
-            return "`[]`"
+            return "the list below" if default else "`[]`"
         case str():
             return f'`"{default}"`'
         case _:
@@ -71,6 +71,13 @@ def test_no_row_is_left_of_a_setting_that_is_gone() -> None:
         line.split("`")[1] for line in page.read_text().splitlines() if line.startswith("| `")
     }
     assert listed == {name for name, _, _ in rows()}
+
+
+def test_the_monitors_that_are_known_are_listed() -> None:
+    """docs/settings.md names each of them and no other, in their order."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    listed = page.partition("The monitors known by default: ")[2].partition(".\n\n")[0]
+    assert tuple(" ".join(listed.split()).split(", ")) == settings().wake_policy.monitor_agents
 
 
 def test_the_least_settings_are_enough() -> None:

@@ -315,13 +315,14 @@ async def upstream_idle(make_stage: MakeStage) -> None:
 
 
 async def budget_per_hour(make_stage: MakeStage) -> None:
-    """A grant's wakes are spent."""
+    """A grant's wakes are spent; another grant of the same port has its own."""
     stage = await make_stage(wake={"budget_per_hour": 1})
     box = stage.sandbox(await stage.app(), State.PAUSED)
     assert (await stage.ask(box.get("/"))).status == 200
     stage.plane.pause(box.id)
     await until(lambda: stage.edge.catalog.sandbox(box.id).state is State.PAUSED)  # type: ignore[union-attr]
     overloaded(stage, await stage.ask(box.get("/")), "wake.budget_per_hour")
+    assert (await stage.ask(stage.preview(box.id).get("/"))).status == 200
 
 
 async def failures_per_minute(make_stage: MakeStage) -> None:

@@ -89,6 +89,16 @@ def test_no_token_in_any_encoding(field: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("encode", [str, percent, lambda token: b64encode(token.encode()).decode()])
+@pytest.mark.parametrize("path", ["/{}", "/a/{}/b.js", "/x{}", "/nst_/{}?{}"])
+def test_no_traffic_token_in_any_encoding(path: str, encode: Callable[[str], str]) -> None:
+    """Not in a path either that has nothing else to hide, and is short."""
+    token = "nst_" + "Qm9-0f1e2d3cKb5a6978_796a5b4c3d2"
+    line = access_line(exchange(path=path.replace("{}", encode(token)))).decode()
+    assert encode(token)[-20:] not in line and token[-20:] not in line
+    assert "<redacted>" in line
+
+
+@pytest.mark.parametrize("encode", [str, percent, lambda token: b64encode(token.encode()).decode()])
 def test_no_signature_wherever_a_long_text_is_cut(encode: Callable[[str], str]) -> None:
     """Only so much of a text is looked at: of a token that reaches beyond, what makes it one is gone."""
     signature = TOKEN.rpartition(".")[2]

@@ -91,6 +91,7 @@ def judged(head: Head, view: Sight) -> tuple[str, int]:
         claims = decision.peeked.claims if genuine else None
         view.tokens.remember(decision.family, decision.token, claims)
     if isinstance(decision, Refuse):
+        assert not decision.error.details, "what was wrong with it is nobody's business"
         return decision.error.problem.code, checks
     if isinstance(decision, Learn):
         assert not checks and not view.looks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp import web
 from edge.core.records import State
 from edge.state import wire
 from tests.flows.scripts import Call, after, as_json
-from tests.flows.stage import Stage, until
+from tests.flows.stage import MakeStage, Stage, until
 from tests.traffic.dialogue import idle
 
 
@@ -95,3 +96,21 @@ async def test_look_ups_that_take_the_whole_window(stage: Stage, state: State, c
     answer = await stage.ask(box.get())
     assert (answer.status, answer.code) == (503, code)
     assert stage.plane.counts["resume"] == 0
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+async def test_a_wake_is_told_without_the_token_in_its_path(
+    capfd: pytest.CaptureFixture[str], make_stage: MakeStage, layers: int
+) -> None:
+    """Whole before anything is cut off: the line of the event log has no part of it, however it was escaped."""
+    stage = await make_stage(log={"access": "", "level": "info"})
+    box = stage.sandbox(await stage.app(), State.PAUSED)
+    token = spelled = box.token()
+    for _ in range(layers):
+        spelled = "".join(f"%{byte:02x}" for byte in spelled.encode())
+    assert (await stage.ask(box.get(f"/{'x' * 60}/{spelled}", token=token))).status == 200
+    await stage.stop_edge()
+    said = capfd.readouterr().err
+    (event,) = [json.loads(line) for line in said.splitlines() if '"event":"wake"' in line]
+    told, shown = event["woken_by"], f"GET /{'x' * 60}/<redacted>"
+    assert told.startswith(shown) and len(told) <= len(shown) + 2  # an escape that was cut in two

@@ -195,7 +195,12 @@ def test_the_policy_allows_this_page_and_no_other(problem: Problem) -> None:
         for text in texts:
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
             assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
-    assert not re.search(r"\son[a-z]+=|\sstyle=|https?:|//", page.partition("<script>")[0])
+    before = page.partition("<script>")[0]
+    assert not re.search(r"\son[a-z]+=|\sstyle=|https?:|//", before)
+    named = re.findall(
+        r"""(?:href|src|srcset|data|action|poster)=["']?([^"' >]*)|url\(["']?([^"')]*)""", before
+    )
+    assert set(map("".join, named)) <= {"", "data:,"}, "it would load something"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +222,36 @@ def test_the_port_is_named_where_it_is_one(details: dict[str, object], title: st
     known = details.get("port") in (3000, 65535)
     assert (f"<span>{details.get('port')}</span>" in page) is known
     assert ("<pre>" in page) is known
+
+
+SAYS: dict[str, tuple[str, ...]] = {
+    "preview_service_not_ready": (
+        "Nothing listens on port 3000",
+        "The sandbox is running",
+        "no app accepts connections on port 3000",
+        "Let it listen on 0.0.0.0, not on localhost only",
+        "--host 0.0.0.0 --port 3000",
+        "Tries again by itself",
+    ),
+    "sandbox_resume_timeout": ("is waking up", "Tries again by itself"),
+    "sandbox_not_ready": ("is being created", "Tries again by itself"),
+    "sandbox_paused_auto_resume_disabled": ("is paused", "does not wake by itself", "Resume it"),
+    "edge_token_expired": ("link has expired", "a new one"),
+    "preview_grant_revoked": ("link was withdrawn", "revoked", "a new one"),
+    "sandbox_not_found": ("is gone", "destroyed, or there never was one", "Create a new sandbox"),
+    "preview_host_unknown": ("no preview at this address",),
+    "preview_overloaded": ("Too busy", "Tries again by itself"),
+}
+"""What a page cannot do without, in the words of a visitor."""
+
+
+@pytest.mark.parametrize("code", SAYS)
+def test_what_a_page_has_to_say(code: str) -> None:
+    """What is the matter, which port, whether the sandbox runs, and what helps."""
+    page = page_of(EdgeError(PROBLEMS[code], {"port": 3000}))
+    main = page.partition("<main>")[2].partition("</main>")[0]
+    shown = " ".join(re.sub(r"<[^>]*>", "", main).split())
+    assert [words for words in SAYS[code] if words not in shown] == []
 
 
 def test_a_page_shows_nothing_of_the_request_but_its_id() -> None:

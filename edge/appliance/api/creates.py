@@ -29,6 +29,7 @@ from edge.appliance.sandbox import Plan, Sandbox, Setup
 from edge.appliance.snapshots.copier import Pattern
 from edge.appliance.views import Json, sandbox_view
 from edge.appliance.volumes.requests import VolumeMount
+from edge.core.redact import TRAFFIC_PREFIX
 
 WORK_TREE = "/workspace"
 
@@ -90,7 +91,7 @@ async def _create(
 ) -> Json:
     pattern = the_parts.copier.pattern(wanted.snapshot_id) if wanted.snapshot_id else None
     private, mask = _network(wanted, pattern)
-    token = secrets.token_urlsafe(32) if private else None
+    token = TRAFFIC_PREFIX + secrets.token_urlsafe(32) if private else None
     inactive = wanted.inactivity_timeout_ms
     view: Json = {}
 

@@ -40,6 +40,7 @@ from edge.appliance.volumes.shelf import Volumes
 from edge.appliance.volumes.volume import Attachment
 from edge.core.errors import Problem
 from edge.core.records import State
+from edge.core.redact import TRAFFIC_PREFIX
 
 AT_ONCE = 2
 """Copies that are made at once: each keeps a thread and the disk busy."""
@@ -229,7 +230,8 @@ def _require_current(sandbox: Sandbox, snapshot_id: str) -> None:
 
 def _forked(plan: Plan) -> tuple[Plan, str | None]:
     """The plan of a fork. A private one gets a token of its own: nobody knows the other's any more."""
-    token = None if plan.traffic_token_sha256 is None else secrets.token_urlsafe(32)
+    private = plan.traffic_token_sha256 is not None
+    token = TRAFFIC_PREFIX + secrets.token_urlsafe(32) if private else None
     digest = None if token is None else hashlib.sha256(token.encode()).hexdigest()
     return replace(plan, checkout=COLD.view, traffic_token_sha256=digest), token
 

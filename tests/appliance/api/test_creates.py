@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from service import Service
 
+from edge.core.redact import redact_text
+
 
 async def _code(service: Service, method: str, path: str, body: Any = None) -> tuple[int, str]:
     status, error = await service.api(method, path, body)
@@ -63,7 +65,7 @@ async def test_a_private_sandbox_tells_its_token_once(service: Service) -> None:
     network = {"allow_public_traffic": False, "mask_request_host": "localhost:${PORT}"}
     _, made = await service.api("POST", "/v1/sandboxes", {"network": network})
     token = made["traffic_access_token"]
-    assert len(token) >= 32
+    assert redact_text(f"/{token}") == "/<redacted>", "logs would not recognise it"
     _, later = await service.api("GET", f"/v1/sandboxes/{made['id']}")
     assert "traffic_access_token" not in later
     _, record = await service.edge("GET", f"sandboxes/{made['id']}")
