@@ -56,7 +56,10 @@ def test_a_key_is_there_once(text: str) -> None:
     [
         (b'{"cwd": "a\\u0000b"}', "cwd: must not contain NUL"),
         (b'{"cwd": ""}', "cwd: String should have at least 1 character"),
-        (b'{"auto_resume": true}', "auto_resume needs timeout_action hibernate or on_timeout pause"),
+        (
+            b'{"auto_resume": true}',
+            "auto_resume needs timeout_action hibernate or on_timeout pause",
+        ),
         (b'{"envs": {"A=B": ""}}', "envs: a variable's name must not be empty or contain '='"),
     ],
 )
