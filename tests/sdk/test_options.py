@@ -110,7 +110,7 @@ def test_create(login: Login) -> None:
         ({"vcpus": 3}, lambda s: s.get_info().config.vcpus, 3),
         ({"memory_mb": 700}, lambda s: s.get_info().config.memory_mb, 700),
         ({"disk_mb": 900}, lambda s: s.is_running(), True),
-        ({"timeout": 7}, lambda s: s.get_info().timeout_ms, 7000),
+        ({"timeout": 77}, lambda s: s.get_info().timeout_ms, 77_000),
         ({"timeout_action": "hibernate"}, lambda s: s.get_info().timeout_action, "hibernate"),
         ({"on_timeout": "pause"}, lambda s: s.get_info().timeout_action, "hibernate"),
         ({"envs": {"A": "1"}}, lambda s: _said(s, "echo $A"), "1\n"),
@@ -159,7 +159,7 @@ def _checkout(sandbox: Sandbox) -> tuple[Any, ...]:
 def test_run_once(login: Login) -> None:
     """Options reach the create and the command: those that can be seen from inside, others by what is refused."""
     given: Login = {"template": "t", "vcpus": 1, "memory_mb": 64, "network": {}, **login}
-    ran = Sandbox.run_once("sh", args=["-c", "echo $A"], envs={"A": "1"}, timeout=20, **given)
+    ran = Sandbox.run_once("sh", args=["-c", "echo $A"], envs={"A": "1"}, timeout=60, **given)
     assert ran.stdout == "1\n"
     for wrong in ({"template": ""}, {"vcpus": 0}, {"memory_mb": 0}, {"metadata": {"a": {1}}}):
         with pytest.raises((SandboxError, TypeError), match=f"{next(iter(wrong))}|serializable"):
@@ -226,7 +226,7 @@ def test_handles(login: Login, sandbox: Sandbox) -> None:
 def test_commands(sandbox: Sandbox) -> None:
     """In the foreground, the background and as a stream: arguments, limit, directory, variables, shell, callbacks."""
     run, out, err = sandbox.commands.run, list[str](), list[str]()
-    more: Login = {"cwd": "sub", "envs": {"A": "1"}, "shell": True, "timeout": 20}
+    more: Login = {"cwd": "sub", "envs": {"A": "1"}, "shell": True, "timeout": 60}
     sandbox.files.make_dir("sub")
     line = "echo $A $0; pwd >&2"
     for call in (run, sandbox.commands.run_streaming):
@@ -308,10 +308,10 @@ def test_watching(sandbox: Sandbox) -> None:
     """Only what is directly there, unless all below is asked for; for so long; and the end is told."""
     events: queue.Queue[Any] = queue.Queue()
     ends: queue.Queue[Any] = queue.Queue()
-    sandbox.files.make_dir("d/sub")
+    sandbox.files.make_dir("d/a")
     given: Login = {"on_exit": ends.put, "user": "nobody"}
     with sandbox.files.watch_dir("d", events.put, recursive=False, **given):
-        sandbox.files.write("d/sub/deep", "")
+        sandbox.files.write("d/a/deep", "")
         sandbox.files.write("d/near", "")
         assert events.get(timeout=20).name == "near"
     assert ends.get(timeout=20) is None
@@ -449,6 +449,7 @@ def test_streams_of_events(login: Login, lived: tuple[Sandbox, str, str]) -> Non
         # Live from when the server has answered, which this client tells nobody; so try until it is.
         while not reader.seen and reader.error is None:
             sandbox.set_timeout(60)
+            reader._thread.join(0.05)
         ended = sandbox if call == sandbox.stream_events else sandbox.fork()
         reader.last = ended.id
         ended.kill()
