@@ -104,4 +104,6 @@ def _nested(value: Any) -> bool:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))[:200]
-    return f"{where + ': ' if where else ''}{first['msg']}"
+    # What our own validators say needs no introduction by pydantic.
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{where + ': ' if where else ''}{text}"

@@ -57,7 +57,7 @@ def _host(text: str) -> str:
 Text = Annotated[str, AfterValidator(_plain)]
 """What ends up in system calls."""
 Name = Annotated[str, Field(min_length=1, max_length=255)]
-Line = Annotated[Text, Field(min_length=1)]
+Line = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 Envs = Annotated[dict[Text, Text], AfterValidator(_environment)]
 TimeoutMs = Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)]
 TimeoutAction = Literal["destroy", "hibernate"]

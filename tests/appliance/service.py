@@ -100,6 +100,10 @@ class Service:
         return Streaming(self, sandbox, options)
 
 
+FRAME = 64 * 1024 + 1
+"""Characters of a frame, at most: half a character that came before can show as one more."""
+
+
 class Streaming:
     """One socket of ``S/ws?channel=exec``."""
 
@@ -137,6 +141,7 @@ class Streaming:
         """Both streams to the end, and the last frame; it has to be followed by the close."""
         got = {"exec_stdout": "", "exec_stderr": ""}
         while (frame := await self.hear())["type"] in got:
+            assert len(frame["data"]) <= FRAME, "more than 64 KiB of output"
             got[frame["type"]] += frame["data"]
         assert await self.hear() is None, "nothing comes after the last frame"
         return got["exec_stdout"], got["exec_stderr"], frame

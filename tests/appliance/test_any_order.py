@@ -81,6 +81,9 @@ class Storm:
         """One that has a snapshot and is paused, or runs again."""
         again = self.dice.random() < 0.5
         sandbox = await self.create()
+        # A process that stays, so that there is something to freeze, and something that a kill may leave behind.
+        stays = {"command": "sleep", "args": ["600"], "background": True}
+        assert (await self.ask("POST", f"/{sandbox}/exec", stays))[0] == 200
         _, snapshot = await self.ask("POST", f"/{sandbox}/hibernate")
         self.snapshots[sandbox] = snapshot["id"]
         self.first[sandbox] = Sight(State.PAUSED, 1, snapshot["id"])
@@ -162,6 +165,13 @@ async def _nothing_is_left(service: Service) -> None:
     assert len(parts.sandboxes._expiry._timers) == 0
     assert list(Path(folder).glob("sb_*")) == []
     await until(lambda: _processes_in(folder) == [], 20)
+    await until(lambda: _children() == [], 20)
+
+
+def _children() -> list[str]:
+    """Our own: supervisors, which stand nowhere and tell no folder. (Threads start processes, too.)"""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [pid for task in tasks for pid in task.read_text().split()]
 
 
 def _processes_in(folder: str) -> list[str]:

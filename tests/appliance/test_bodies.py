@@ -49,3 +49,22 @@ def test_a_key_is_there_once(text: str) -> None:
     with pytest.raises(ApiError, match="'a' is there twice"):
         read_json(text)
     assert read_json('[{"a":1},{"a":{"a":2}}]') == [{"a": 1}, {"a": {"a": 2}}]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"cwd": "a\\u0000b"}', "cwd: must not contain NUL"),
+        (b'{"cwd": ""}', "cwd: String should have at least 1 character"),
+        (
+            b'{"auto_resume": true}',
+            "auto_resume needs timeout_action hibernate or on_timeout pause",
+        ),
+        (b'{"envs": {"A=B": ""}}', "envs: a variable's name must not be empty or contain '='"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(body: bytes, message: str) -> None:
+    """Where it is, if it is anywhere, and what; nothing of how it was found."""
+    with pytest.raises(ApiError) as refused:
+        parse(Create, body)
+    assert refused.value.message == message

@@ -60,7 +60,8 @@ def test_no_method_and_no_command_is_forgotten() -> None:
 
 
 @cache
-def _functions(file: str) -> dict[str, str]:
+def functions(file: str) -> dict[str, str]:
+    """The functions of a file of tests, by name, with their text."""
     text = (ROOT / file).read_text()
     found = [
         one
@@ -81,7 +82,7 @@ def _shown(name: str, here: str, shown: str) -> bool:
     if here == "501":
         return not shown.strip()
     found = re.fullmatch(r" `(tests/[\w/]+\.py)::(test_\w+)` ", shown)
-    test = _functions(found[1]).get(found[2]) if found else None
+    test = functions(found[1]).get(found[2]) if found else None
     if here == "local" or "git" in name.lower():  # All of these are walked there.
         return test is not None
     word = re.escape(name.replace(".", " ").rpartition(" ")[2])

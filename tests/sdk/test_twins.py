@@ -41,7 +41,29 @@ WORKS = [
 ]
 
 
-def _arguments(call: Callable[..., Any], login: dict[str, Any], folder: Path) -> dict[str, Any]:
+GIVEN: dict[str, Any] = {
+    "args": ["a"], "archive": False, "author_email": "a@b.test", "author_name": "a", "auth": None, "auto_resume": True,
+    "background": True, "branch": "b", "checkout_policy": "prefer", "conflict": "merge",
+    "cwd": "c", "depth": 2, "disk_mb": 1, "display": ":1", "dpi": 96, "dry_run": True, "envs": {"A": "1"},
+    "expires_in_seconds": 60, "fetch": True, "fields": ["id"], "force": True, "idempotency_key": "k",
+    "ignore_patterns": ["x"], "include_traffic_token_hint": False, "internet_access": False, "interval_ms": 100,
+    "interval_secs": 0.01, "kind": "http", "labels": {"a": "b"}, "limit": 2, "live_only": True, "max_concurrency": 1,
+    "metadata": {"a": 1}, "network": {"allow_out": ["a"]}, "offset": 1, "on_timeout": "pause", "operation": "fork",
+    "order_asc": True, "overwrite": True, "path": "c", "port": 8080, "read_only": True, "recursive": True, "resolution": (9, 9),
+    "format": "bytes", "request_timeout": 30, "resumable": False, "set_upstream": True, "shell": True, "spool_to_disk": True, "state": "running",
+    "status": "succeeded", "timeout": 1, "timeout_action": "hibernate", "timeout_secs": 1, "transports": ["http"],
+    "version_policy": "track_tag", "volumes": [{"ref": "v", "mount_path": "/v"}], "warm_pool": "w",
+    "warm_pool_mode": "prefer", "warm_pool_wait_ms": 1, "audience": "customer", "template": "desktop",
+}  # fmt: skip
+"""A value for each option whose name alone does not say what it may be."""
+
+NOT_TOGETHER = {"encoding", "query", "snapshot_id", "files"}
+"""Options that leave no room for others."""
+
+
+def _arguments(
+    call: Callable[..., Any], login: dict[str, Any], folder: Path, *, options: bool
+) -> dict[str, Any]:
     file = folder / "file"
     file.write_text("x")
     known = login | {"local_path": str(file), "source": str(file), "files": [("a", "b")]}
@@ -50,7 +72,23 @@ def _arguments(call: Callable[..., Any], login: dict[str, Any], folder: Path) ->
     if call.__name__ in ("replace_in_files", "add"):
         known |= {"files": ["a"]}
     made = walk.arguments(call, known)
-    return made | {"mount_path": "/v"} if call.__name__ == "attach_volume" else made
+    if call.__name__ == "attach_volume":
+        made |= {"mount_path": "/v"}
+    return made | _options(call, folder, made) if options else made
+
+
+def _options(call: Callable[..., Any], folder: Path, made: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, one in inspect.signature(call).parameters.items():
+        if one.default is one.empty or name in made or name in NOT_TOGETHER:
+            continue
+        if name.startswith("on_") or name == "progress":
+            found[name] = GIVEN.get(name, lambda *_: None)
+        elif name == "destination":
+            found[name] = str(folder / "got") if "download" in call.__name__ else "/to"
+        else:
+            found[name] = GIVEN.get(name, one.default if one.default not in (None, "") else "x")
+    return found
 
 
 async def _all_of(value: Any) -> None:
@@ -87,13 +125,19 @@ class Asked:
 
 
 async def _asked(
-    name: str, owner: str, objects: dict[str, Any], plane: Agreeing, folder: Path
+    name: str,
+    owner: str,
+    objects: dict[str, Any],
+    plane: Agreeing,
+    folder: Path,
+    *,
+    options: bool,
 ) -> Asked:
     of, method = walk.classes()[owner], name.partition(".")[2]
     kind = inspect.getattr_static(of, method)
     on = of if isinstance(kind, classmethod | staticmethod) else objects[owner]
     call = getattr(on, method)
-    given = _arguments(call, plane.login, folder)
+    given = _arguments(call, plane.login, folder, options=options)
     plane.asked.clear()
     try:
         async with asyncio.timeout(20):
@@ -109,16 +153,22 @@ async def _asked(
     return Asked(frozenset(plane.calls), said, end)
 
 
-async def test_twins_ask_the_same(tmp_path: Path, async_connections_closed: None) -> None:
-    """Each method that works, with arguments made up, in both clients: calls of the description, and the same ones."""
+@pytest.mark.parametrize("options", [False, True], ids=["needed", "options"])
+async def test_twins_ask_the_same(
+    options: bool, tmp_path: Path, async_connections_closed: None
+) -> None:
+    """Each method that works, with arguments made up, in both clients: calls of the description, and the same ones.
+
+    Once with what is needed, once with every option beside it.
+    """
     wrong = []
     with agreeing() as plane:
         sync, twin = NullspaceClient(**plane.login), AsyncNullspaceClient(**plane.login)
         objects = await _objects(plane, sync, twin)
         for name in WORKS:
             first, second = sorted(EVERYTHING[name], key=len)
-            one = await _asked(name, first, objects, plane, tmp_path)
-            two = await _asked(name, second, objects, plane, tmp_path)
+            one = await _asked(name, first, objects, plane, tmp_path, options=options)
+            two = await _asked(name, second, objects, plane, tmp_path, options=options)
             if one != two:
                 wrong.append(f"{name}: {one} is not {two}")
             elif not one.calls or not one.calls <= set(CALLS):

@@ -96,6 +96,7 @@ def test_attachments(login: Login, volume: Volume) -> None:
         with pytest.raises(ConflictError) as busy:
             volume.delete()
         assert busy.value.code == "volume_busy"
+        assert busy.value.details == {"sandbox_ids": [first.id, second.id]}, "each once"
         assert other.id is not None and part.id is not None and attached.id is not None
         _told(second, "rm deep/v")
         failed = second.get_volume_health(other.id)

@@ -184,7 +184,7 @@ class Attachments:
 
     async def delete(self, volume: Volume) -> None:
         """The volume and its data. Raises `ApiError` (volume_busy, ...), `StoreError`."""
-        users = [sandbox.id for sandbox, _ in self.of_volume(volume)]
+        users = list(dict.fromkeys(sandbox.id for sandbox, _ in self.of_volume(volume)))
         if users:
             raise ApiError(VOLUME_BUSY, details={"sandbox_ids": users})
         await self._volumes.delete(volume)

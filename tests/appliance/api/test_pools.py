@@ -234,7 +234,7 @@ async def test_one_that_was_never_used_can_pause(service: Service) -> None:
 
 
 async def test_only_creates_use_a_pool(service: Service) -> None:
-    """Pause, resume, wake and a create without its id leave it as it is."""
+    """Pause, resume, wake, fork, restore and a create without its id leave it as it is."""
     pool = await _pool(service)
     instances = _instances(service, pool)
     _, cold = await service.api("POST", "/v1/sandboxes", PAUSES)
@@ -248,6 +248,12 @@ async def test_only_creates_use_a_pool(service: Service) -> None:
     status, _ = await service.edge("POST", f"sandboxes/{cold['id']}/resume", wake)
     assert status == 200
     await service.api("POST", f"{path}/exec", {"command": "true"})
+    status, fork = await service.api("POST", f"{path}/fork")
+    assert (status, fork["warm_pool_checkout"]["hit"]) == (201, False)
+    _, copy = await service.api("POST", f"{path}/snapshots")
+    restore = {"snapshot_id": copy["id"], "warm_pool": {"id": pool, "mode": "prefer"}}
+    status, restored = await service.api("POST", "/v1/sandboxes", restore)
+    assert (status, restored["warm_pool_checkout"]["source"]) == (201, "cold_create")
     assert _instances(service, pool) == instances
     assert (await _call(service, "GET", f"/{pool}"))["status"]["claimed"] == 0
 

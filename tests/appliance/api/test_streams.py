@@ -69,9 +69,16 @@ async def test_frames_are_bounded_and_complete(service: Service) -> None:
     """Megabytes of what JSON makes longest come in frames far below a MiB, and whole."""
     sandbox = await service.create()
     async with service.stream(sandbox, max_msg_size=1 << 19) as stream:
-        await stream.start(command="head", args=["-c", "3000000", "/dev/zero"])
+        pid = await stream.start(command="head", args=["-c", "3000000", "/dev/zero"])
         stdout, _, last = await stream.rest()
     assert (stdout, last["exit_code"]) == ("\0" * 3_000_000, 0)
+    async with service.stream(sandbox, max_msg_size=1 << 19) as stream:
+        await stream.say("exec_connect", pid=pid)
+        await stream.hear()
+        stdout, _, last = await stream.rest()
+    assert (stdout, last["exit_code"]) == ("\0" * (1 << 20), 0), (
+        "the newest MiB, in such frames, too"
+    )
 
 
 async def test_following_a_command_that_was_started_before(service: Service) -> None:
