@@ -195,7 +195,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hotpath", description=__doc__)
     parser.add_argument("--only", nargs="+", default=KINDS, choices=KINDS, help="both otherwise")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
-    parser.add_argument("--batches", type=int, default=20, help=f"of {TURNS * CONNECTIONS} requests")
+    parser.add_argument(
+        "--batches", type=int, default=20, help=f"of {TURNS * CONNECTIONS} requests"
+    )
     asked = parser.parse_args()
     for kind in asked.only:
         if asked.profile:

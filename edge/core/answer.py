@@ -2,6 +2,10 @@
 
 `AnswerScanner.scan` raises `InvalidAnswer` for what is not well-formed HTTP/1.x; the edge answers 502
 ``preview_upstream_invalid`` then, as long as nothing of the answer has gone out.
+
+The answers on one connection mostly differ in lines that mean nothing to the edge (ETag, Date). So an
+`Answer` is shared by the heads of a connection for as long as the lines with a meaning repeat, as a
+`Section` is (``section.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ from dataclasses import dataclass, field
 from edge.core.fields import (
     NO_CONNECTION,
     Connection,
-    Field,
     FieldReader,
     Kind,
     known_connection,
@@ -28,26 +31,48 @@ class InvalidAnswer(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer head, understood. Not changed after it was scanned, for `before` may hand it out again.
+    """What an answer head means to the edge, and the lines of the latest head that meant it.
 
-    ``lines`` are the field lines to keep, as sent and in order, Content-Length among them.
-    ``length`` is the body's length in bytes when known (0 for answers that have none by their
-    status or because HEAD was asked), ``chunked`` its coding; neither = until the connection closes.
-    ``block`` are the bytes it came in, empty when they hold a cookie and are better forgotten;
-    ``to_head`` says that HEAD was asked. ``plain`` is a place for ``outbound.plain_head``.
+    ``first`` is the status line as sent, ``special`` are the field lines with a meaning, in order;
+    ``outward`` says what goes to the client in the place of each: itself, or nothing. ``status_line`` and
+    ``added`` are what the edge writes before and after the lines. ``length`` is the body's length in bytes
+    when known (0 for answers that have none by their status or because HEAD was asked), ``chunked`` its
+    coding; neither = until the connection closes. ``to_head`` says that HEAD was asked.
+
+    Of the latest head are ``lines``, all that it had; ``block``, its bytes, empty when they hold a cookie and
+    are better forgotten; and ``plain``, a place for ``outbound.plain_head``.
     """
 
+    first: bytes
+    special: list[bytes]
+    to_head: bool
     status: int
     status_line: bytes
     minor: int
-    lines: list[bytes] = field(default_factory=list)
+    outward: dict[bytes, bytes] = field(default_factory=dict)
+    added: tuple[bytes, ...] = ()
     length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
     websocket: bool = False
+    sharable: bool = True
+    lines: list[bytes] = field(default_factory=list)
     block: bytes = b""
-    to_head: bool = False
     plain: bytes = b""
+
+    def means(self, first: bytes, special: list[bytes], *, to_head: bool) -> bool:
+        """Whether a head with these lines would be understood as this one was."""
+        return (
+            self.special == special
+            and self.first == first
+            and self.to_head is to_head
+            and self.sharable
+        )
+
+    def kept(self) -> list[bytes]:
+        """The field lines of the latest head that go to the client, in order."""
+        lines = self.lines
+        return [*filter(None, map(self.outward.get, lines, lines)), *self.added]
 
 
 @dataclass(slots=True)
@@ -58,7 +83,6 @@ class _Facts:
     codings: tuple[bytes, ...] = ()
     upgrades: tuple[bytes, ...] = ()
     connection: Connection = NO_CONNECTION
-    cookies: bool = False
 
 
 class AnswerScanner:
@@ -74,69 +98,66 @@ class AnswerScanner:
         """Understand a head; ``block`` ends before the empty line.
 
         ``to_head``: the request was a HEAD. ``own_cookie``: the edge's cookie name, which apps may
-        not set. ``before``: an earlier answer on the same connection; the same bytes mean the same.
+        not set. ``before``: an earlier answer on the same connection, which is the answer where it can be.
         Raises `InvalidAnswer`.
         """
         # A head without a byte is no head, and certainly not one that had a cookie (see ``Answer.block``).
         if before is not None and block and before.block == block and before.to_head is to_head:
             return before
         lines = block.split(b"\r\n")
-        match = _STATUS_LINE.fullmatch(lines[0])
-        if match is None:
-            raise InvalidAnswer("the status line is malformed, or not HTTP/1.0 or HTTP/1.1")
         if len(lines) > self._max_fields + 1:
             raise InvalidAnswer("too many header fields")
-        version, status, reason = match.groups()
-        answer = Answer(
-            int(status), b"HTTP/1.1 " + status + b" " + (reason or b""), 1 if version == b"1" else 0
-        )
-        answer.to_head = to_head
-        facts = self._gather(answer, lines, own_cookie)
-        if not facts.cookies:
-            answer.block = block
+        first = lines.pop(0)
+        special = self.fields.special(lines, before.outward if before is not None else ())
+        if special is None:
+            raise InvalidAnswer("a header field line is malformed")
+        if before is not None and before.means(first, special, to_head=to_head):
+            before.lines, before.block, before.plain = lines, block, b""
+            return before
+        answer = _begin(first, special, to_head=to_head)
+        answer.lines, answer.block = lines, block
+        facts = self._gather(answer, own_cookie)
         _judge_framing(answer, facts)
         _judge_connection(answer, facts)
         return answer
 
-    def _gather(self, answer: Answer, lines: list[bytes], own_cookie: bytes) -> _Facts:
+    def _gather(self, answer: Answer, own_cookie: bytes) -> _Facts:
+        """What the special lines say. Those that are not for the client are dropped."""
         facts = _Facts()
-        kept, plain = answer.lines, self.fields.plain
-        del lines[0]
-        for line in lines:
-            if line in plain:
-                kept.append(line)
-                continue
+        outward = answer.outward
+        for line in answer.special:
             entry = self.fields.read(line)
-            if entry is None:
-                raise InvalidAnswer("a header field line is malformed")
-            kind = entry.kind
-            if not kind:
-                kept.append(line)
-            elif kind is not Kind.DROP:
-                self._special(answer, facts, entry, own_cookie)
+            assert entry is not None  # `special` has read it
+            outward[line] = b""
+            match entry.kind:
+                case Kind.CONTENT_LENGTH:
+                    facts.lengths += (entry.value,)
+                    outward[line] = line
+                case Kind.TRANSFER_ENCODING:
+                    facts.codings += (entry.value,)
+                case Kind.CONNECTION:
+                    read = known_connection(entry.value)
+                    if read is None:
+                        raise InvalidAnswer("the Connection field is malformed")
+                    facts.connection = facts.connection.joined(read)
+                case Kind.UPGRADE:
+                    facts.upgrades += (entry.value,)
+                case Kind.SET_COOKIE:
+                    answer.sharable, answer.block = False, b""
+                    if _cookie_name(entry.value) != own_cookie:
+                        outward[line] = line
+                case Kind.FORBIDDEN:
+                    raise InvalidAnswer("a header field imitates a framing field")
         return facts
 
-    def _special(self, answer: Answer, facts: _Facts, entry: Field, own_cookie: bytes) -> None:
-        """File a field that means something to the edge. Kept ones also go to ``answer.lines``."""
-        match entry.kind:
-            case Kind.CONTENT_LENGTH:
-                facts.lengths += (entry.value,)
-                answer.lines.append(entry.line)
-            case Kind.TRANSFER_ENCODING:
-                facts.codings += (entry.value,)
-            case Kind.CONNECTION:
-                read = known_connection(entry.value)
-                if read is None:
-                    raise InvalidAnswer("the Connection field is malformed")
-                facts.connection = facts.connection.joined(read)
-            case Kind.UPGRADE:
-                facts.upgrades += (entry.value,)
-            case Kind.SET_COOKIE:
-                facts.cookies = True
-                if _cookie_name(entry.value) != own_cookie:
-                    answer.lines.append(entry.line)
-            case _:
-                raise InvalidAnswer("a header field imitates a framing field")
+
+def _begin(first: bytes, special: list[bytes], *, to_head: bool) -> Answer:
+    match = _STATUS_LINE.fullmatch(first)
+    if match is None:
+        raise InvalidAnswer("the status line is malformed, or not HTTP/1.0 or HTTP/1.1")
+    version, status, reason = match.groups()
+    status_line = b"HTTP/1.1 " + status + b" " + (reason or b"")
+    return Answer(first, special, to_head, int(status), status_line, 1 if version == b"1" else 0)
 
 
 def _cookie_name(value: bytes) -> bytes:
@@ -157,7 +178,9 @@ def _judge_framing(answer: Answer, facts: _Facts) -> None:
         raise InvalidAnswer("Transfer-Encoding must be chunked, alone, once, in HTTP/1.1")
     if answer.status < 200 or answer.status == 204:
         # RFC 9110 section 8.6: these never carry a length.
-        answer.lines = [line for line in answer.lines if line[:15].lower() != b"content-length:"]
+        for line in answer.special:
+            if line[:15].lower() == b"content-length:":
+                answer.outward[line] = b""
         answer.length = 0
     elif answer.to_head or answer.status == 304:
         answer.length = 0
@@ -172,10 +195,14 @@ def _judge_connection(answer: Answer, facts: _Facts) -> None:
     # this answer ends and the next one on its connection begins.
     dropped = names - {b"content-length"} if names else names
     if dropped:
-        answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in dropped]
+        # What it says about lines without a meaning is not in `special`.
+        answer.sharable = False
+        answer.lines = [
+            b"" if line.partition(b":")[0].lower() in dropped else line for line in answer.lines
+        ]
     answer.websocket = answer.status == 101 and [u.lower() for u in facts.upgrades] == [
         b"websocket"
     ]
     if answer.status == 426 and facts.upgrades:
         # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
-        answer.lines += [b"Connection: Upgrade", *(b"Upgrade: " + u for u in facts.upgrades)]
+        answer.added = (b"Connection: Upgrade", *(b"Upgrade: " + u for u in facts.upgrades))

@@ -12,8 +12,10 @@ lines; and what this module lets through is exactly what it says here, on both s
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from enum import IntEnum
 from functools import lru_cache
+from itertools import filterfalse
 from typing import NamedTuple
 
 
@@ -93,9 +95,13 @@ _UNREMEMBERED = frozenset(
 )
 _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-websocket-key"})
 
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
+_NAME, _VALUE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", rb"[\t -~\x80-\xff]*"
+_LINE = re.compile(b"(%b):[ \t]*(%b)" % (_NAME, _VALUE))
+_AFTER_NAME = re.compile(b":" + _VALUE)
+_AFTER_NAME_WITHOUT_QUERY = re.compile(rb":[\t ->@-~\x80-\xff]*")
 _LINE_MAX = 256
-_CACHE_MAX = 4096
+_SPECIAL_MAX = 1024
+_NAMES_MAX, _LINES_PER_NAME = 256, 32
 
 
 def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
@@ -110,17 +116,30 @@ def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
     return new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends
 
 
+class Ordinary(NamedTuple):
+    """A name whose lines are only kept: what else its lines must look like, and those that are remembered."""
+
+    after_name: re.Pattern[bytes]
+    lines: list[bytes] | None
+    """None where they are secrets."""
+
+
 class FieldReader:
-    """Reads field lines of requests (or of answers) and remembers the harmless ones. Bounded."""
+    """Reads field lines of requests (or of answers) and remembers the harmless ones. Bounded.
+
+    Most lines of a message mean nothing to the edge, and were there in the message before: these cost one
+    look into a set. A new line under a name that was read before costs a look at its value. Some names
+    (a trace id, a date) bring ever new lines, so each has room for `_LINES_PER_NAME` and no more.
+    """
 
     def __init__(
         self, names: dict[bytes, Kind], prefixes: tuple[tuple[bytes, Kind], ...] = ()
     ) -> None:
         self._names = names
         self._prefixes = prefixes
-        self._known: dict[bytes, Field] = {}
-        self.plain: set[bytes] = set()
-        """Lines known to be well-formed and only to be kept: most of any head, for one look each."""
+        self._special: dict[bytes, Field] = {}
+        self._ordinary: dict[bytes, Ordinary] = {}
+        self._plain: set[bytes] = set()  # all lines in `_ordinary`
 
     @classmethod
     def for_requests(cls) -> FieldReader:
@@ -132,9 +151,29 @@ class FieldReader:
         """A reader that knows what upstreams send."""
         return cls(ANSWER_NAMES)
 
+    def special(self, lines: Iterable[bytes], known: Container[bytes] = ()) -> list[bytes] | None:
+        """The lines that mean something to the edge, in order; None when any of all lines is malformed.
+
+        ``known`` are lines that were told to before: with a meaning, and perhaps too secret to be
+        remembered here.
+        """
+        special = []
+        for line in filterfalse(self._plain.__contains__, lines):
+            if line in known:
+                special.append(line)
+            elif not self._is_ordinary(line):
+                field = self.read(line)
+                if field is None:
+                    return None
+                if field.kind:
+                    special.append(line)
+                else:
+                    self._learn(field)
+        return special
+
     def read(self, line: bytes) -> Field | None:
         """One line without its CRLF; None when it is not a field line."""
-        field = self._known.get(line)
+        field = self._special.get(line)
         return field if field is not None else self._parse(line)
 
     def _parse(self, line: bytes) -> Field | None:
@@ -146,14 +185,44 @@ class FieldReader:
         if kind is Kind.REFERER and b"?" not in line:
             kind = Kind.KEEP  # only a query can hold what must not be forwarded
         field = Field(kind, name, match[2].rstrip(b" \t"), line)
-        if len(line) <= _LINE_MAX and kind not in _UNREMEMBERED and name not in _SECRET_NAMES:
-            if len(self._known) >= _CACHE_MAX:
-                self._known.clear()
-                self.plain.clear()
-            self._known[line] = field
-            if not kind:
-                self.plain.add(line)
+        secret = kind in _UNREMEMBERED or name in _SECRET_NAMES
+        if kind and not secret and len(line) <= _LINE_MAX:
+            if len(self._special) >= _SPECIAL_MAX:
+                self._special.clear()
+            self._special[line] = field
         return field
+
+    def _is_ordinary(self, line: bytes) -> bool:
+        """Whether a new line is well-formed and only to be kept, as far as its name tells."""
+        name = line.partition(b":")[0]
+        ordinary = self._ordinary.get(name)
+        if ordinary is None or not ordinary.after_name.fullmatch(line, len(name)):
+            return False
+        self._remember(line, ordinary.lines)
+        return True
+
+    def _learn(self, field: Field) -> None:
+        """The first line under a name (in this spelling) that is only to be kept."""
+        if len(field.name) > _LINE_MAX:
+            return
+        if len(self._ordinary) >= _NAMES_MAX:
+            self._ordinary.clear()
+            self._plain.clear()
+        referer = field.name == b"referer"
+        lines: list[bytes] | None = None if field.name in _SECRET_NAMES else []
+        self._ordinary[field.line[: len(field.name)]] = Ordinary(
+            _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME, lines
+        )
+        self._remember(field.line, lines)
+
+    def _remember(self, line: bytes, lines: list[bytes] | None) -> None:
+        if lines is None or len(line) > _LINE_MAX:
+            return
+        if len(lines) == _LINES_PER_NAME:
+            self._plain.difference_update(lines)
+            lines.clear()
+        lines.append(line)
+        self._plain.add(line)
 
     def _classify(self, name: bytes) -> Kind:
         kind = self._names.get(name)
