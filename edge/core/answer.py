@@ -33,14 +33,14 @@ class InvalidAnswer(Exception):
 class Answer:
     """What an answer head means to the edge, and the lines of the latest head that meant it.
 
-    ``first`` is the status line as sent, ``special`` are the field lines with a meaning, in order;
-    ``outward`` says what goes to the client in the place of each: itself, or nothing. ``status_line`` and
-    ``added`` are what the edge writes before and after the lines. ``length`` is the body's length in bytes
-    when known (0 for answers that have none by their status or because HEAD was asked), ``chunked`` its
-    coding; neither = until the connection closes. ``to_head`` says that HEAD was asked.
+    ``first`` is the status line as sent and ``status_line`` as it goes out. ``special`` are the field lines
+    with a meaning, in order, and ``dropped`` those of them that are not for the client. ``length`` is the
+    body's length in bytes when known (0 for answers that have none by their status or because HEAD was
+    asked), ``chunked`` its coding; neither = until the connection closes. ``to_head``: HEAD was asked.
 
-    Of the latest head are ``lines``, all that it had; ``block``, its bytes, empty when they hold a cookie and
-    are better forgotten; and ``plain``, a place for ``outbound.plain_head``.
+    Of the latest head are ``lines``, the field lines to keep, as sent and in order; ``block``, the bytes it
+    came in, empty when they hold a cookie and are better forgotten; and ``plain``, a place for
+    ``outbound.plain_head``.
     """
 
     first: bytes
@@ -49,8 +49,7 @@ class Answer:
     status: int
     status_line: bytes
     minor: int
-    outward: dict[bytes, bytes] = field(default_factory=dict)
-    added: tuple[bytes, ...] = ()
+    dropped: list[bytes] = field(default_factory=list)
     length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
@@ -69,10 +68,11 @@ class Answer:
             and self.sharable
         )
 
-    def kept(self) -> list[bytes]:
-        """The field lines of the latest head that go to the client, in order."""
-        lines = self.lines
-        return [*filter(None, map(self.outward.get, lines, lines)), *self.added]
+    def take(self, lines: list[bytes], block: bytes) -> None:
+        """The field lines of the latest head."""
+        for line in self.dropped:
+            lines.remove(line)
+        self.lines, self.block, self.plain = lines, block, b""
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class _Facts:
     codings: tuple[bytes, ...] = ()
     upgrades: tuple[bytes, ...] = ()
     connection: Connection = NO_CONNECTION
+    cookies: bool = False
 
 
 class AnswerScanner:
@@ -108,31 +109,29 @@ class AnswerScanner:
         if len(lines) > self._max_fields + 1:
             raise InvalidAnswer("too many header fields")
         first = lines.pop(0)
-        special = self.fields.special(lines, before.outward if before is not None else ())
+        special = self.fields.special(lines)
         if special is None:
             raise InvalidAnswer("a header field line is malformed")
         if before is not None and before.means(first, special, to_head=to_head):
-            before.lines, before.block, before.plain = lines, block, b""
+            before.take(lines, block)
             return before
         answer = _begin(first, special, to_head=to_head)
-        answer.lines, answer.block = lines, block
         facts = self._gather(answer, own_cookie)
         _judge_framing(answer, facts)
+        answer.take(lines, b"" if facts.cookies else block)
         _judge_connection(answer, facts)
         return answer
 
     def _gather(self, answer: Answer, own_cookie: bytes) -> _Facts:
         """What the special lines say. Those that are not for the client are dropped."""
         facts = _Facts()
-        outward = answer.outward
         for line in answer.special:
             entry = self.fields.read(line)
             assert entry is not None  # `special` has read it
-            outward[line] = b""
             match entry.kind:
                 case Kind.CONTENT_LENGTH:
                     facts.lengths += (entry.value,)
-                    outward[line] = line
+                    continue
                 case Kind.TRANSFER_ENCODING:
                     facts.codings += (entry.value,)
                 case Kind.CONNECTION:
@@ -143,11 +142,12 @@ class AnswerScanner:
                 case Kind.UPGRADE:
                     facts.upgrades += (entry.value,)
                 case Kind.SET_COOKIE:
-                    answer.sharable, answer.block = False, b""
+                    facts.cookies, answer.sharable = True, False
                     if _cookie_name(entry.value) != own_cookie:
-                        outward[line] = line
+                        continue
                 case Kind.FORBIDDEN:
                     raise InvalidAnswer("a header field imitates a framing field")
+            answer.dropped.append(line)
         return facts
 
 
@@ -178,9 +178,7 @@ def _judge_framing(answer: Answer, facts: _Facts) -> None:
         raise InvalidAnswer("Transfer-Encoding must be chunked, alone, once, in HTTP/1.1")
     if answer.status < 200 or answer.status == 204:
         # RFC 9110 section 8.6: these never carry a length.
-        for line in answer.special:
-            if line[:15].lower() == b"content-length:":
-                answer.outward[line] = b""
+        answer.dropped += [x for x in answer.special if x[:15].lower() == b"content-length:"]
         answer.length = 0
     elif answer.to_head or answer.status == 304:
         answer.length = 0
@@ -197,12 +195,11 @@ def _judge_connection(answer: Answer, facts: _Facts) -> None:
     if dropped:
         # What it says about lines without a meaning is not in `special`.
         answer.sharable = False
-        answer.lines = [
-            b"" if line.partition(b":")[0].lower() in dropped else line for line in answer.lines
-        ]
+        answer.lines = [x for x in answer.lines if x.partition(b":")[0].lower() not in dropped]
     answer.websocket = answer.status == 101 and [u.lower() for u in facts.upgrades] == [
         b"websocket"
     ]
     if answer.status == 426 and facts.upgrades:
         # The one other status whose Upgrade is for the client (RFC 9110 section 15.5.22).
-        answer.added = (b"Connection: Upgrade", *(b"Upgrade: " + u for u in facts.upgrades))
+        answer.lines += [b"Connection: Upgrade", *(b"Upgrade: " + u for u in facts.upgrades)]
+        answer.sharable = False

@@ -154,12 +154,11 @@ class FieldReader:
     def special(self, lines: Iterable[bytes], known: Container[bytes] = ()) -> list[bytes] | None:
         """The lines that mean something to the edge, in order; None when any of all lines is malformed.
 
-        ``known`` are lines that were told to before: with a meaning, and perhaps too secret to be
-        remembered here.
+        ``known`` are lines of which that is known already, though they may be too secret to be remembered here.
         """
         special = []
         for line in filterfalse(self._plain.__contains__, lines):
-            if line in known:
+            if line in known or line in self._special:
                 special.append(line)
             elif not self._is_ordinary(line):
                 field = self.read(line)

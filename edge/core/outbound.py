@@ -172,7 +172,7 @@ def answer_head(
     ``chunked``: the edge frames the body so. ``close``: the connection ends with this answer.
     ``minor``: the client's HTTP/1 minor version. ``cookie``: a Set-Cookie line of the edge.
     """
-    out = [answer.status_line, *answer.kept()]
+    out = [answer.status_line, *answer.lines]
     if chunked:
         out.append(b"Transfer-Encoding: chunked")
     if cookie is not None:
@@ -197,14 +197,14 @@ def plain_head(answer: Answer) -> bytes:
 
 def interim_head(answer: Answer) -> bytes:
     """A 1xx head for the client (RFC 9110 section 15.2)."""
-    return b"\r\n".join([answer.status_line, *answer.kept(), b"\r\n"])
+    return b"\r\n".join([answer.status_line, *answer.lines, b"\r\n"])
 
 
 def upgrade_head(answer: Answer) -> bytes:
     """The upstream's 101 for the client."""
     out = [
         answer.status_line,
-        *answer.kept(),
+        *answer.lines,
         b"Connection: Upgrade",
         b"Upgrade: websocket",
         b"\r\n",
