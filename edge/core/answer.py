@@ -36,7 +36,8 @@ class Answer:
     ``first`` is the status line as sent and ``status_line`` as it goes out. ``special`` are the field lines
     with a meaning, in order, and ``dropped`` those of them that are not for the client. ``length`` is the
     body's length in bytes when known (0 for answers that have none by their status or because HEAD was
-    asked), ``chunked`` its coding; neither = until the connection closes. ``to_head``: HEAD was asked.
+    asked), and ``length_at`` where among ``special`` it was said (-1 = nowhere); ``chunked`` is its coding;
+    neither = until the connection closes. ``to_head``: HEAD was asked.
 
     Of the latest head are ``lines``, the field lines to keep, as sent and in order; ``block``, the bytes it
     came in, empty when they hold a cookie and are better forgotten; and ``plain``, a place for
@@ -51,6 +52,7 @@ class Answer:
     minor: int
     dropped: list[bytes] = field(default_factory=list)
     length: int | None = None
+    length_at: int = -1
     chunked: bool = False
     keep_alive: bool = True
     websocket: bool = False
@@ -60,13 +62,25 @@ class Answer:
     plain: bytes = b""
 
     def means(self, first: bytes, special: list[bytes], *, to_head: bool) -> bool:
-        """Whether a head with these lines would be understood as this one was."""
+        """Whether a head with these lines is understood as this one was, but for the length, which is taken from it."""
         return (
-            self.special == special
-            and self.first == first
+            self.first == first
             and self.to_head is to_head
             and self.sharable
+            and (self.special == special or self._resize(special))
         )
+
+    def _resize(self, special: list[bytes]) -> bool:
+        """Take the length from these lines, if they differ in nothing else."""
+        at, before = self.length_at, self.special
+        if at < 0 or len(special) != len(before):
+            return False
+        name, _, value = special[at].partition(b":")
+        length = read_length(value.strip(b" \t")) if name.lower() == b"content-length" else None
+        if length is None or special[:at] != before[:at] or special[at + 1 :] != before[at + 1 :]:
+            return False
+        self.special, self.length = special, length
+        return True
 
     def take(self, lines: list[bytes], block: bytes) -> None:
         """The field lines of the latest head."""
@@ -84,6 +98,7 @@ class _Facts:
     upgrades: tuple[bytes, ...] = ()
     connection: Connection = NO_CONNECTION
     cookies: bool = False
+    length_at: int = -1
 
 
 class AnswerScanner:
@@ -125,12 +140,13 @@ class AnswerScanner:
     def _gather(self, answer: Answer, own_cookie: bytes) -> _Facts:
         """What the special lines say. Those that are not for the client are dropped."""
         facts = _Facts()
-        for line in answer.special:
+        for at, line in enumerate(answer.special):
             entry = self.fields.read(line)
             assert entry is not None  # `special` has read it
             match entry.kind:
                 case Kind.CONTENT_LENGTH:
                     facts.lengths += (entry.value,)
+                    facts.length_at = at
                     continue
                 case Kind.TRANSFER_ENCODING:
                     facts.codings += (entry.value,)
@@ -184,6 +200,7 @@ def _judge_framing(answer: Answer, facts: _Facts) -> None:
         answer.length = 0
     else:
         answer.length, answer.chunked = length, bool(codings)
+        answer.length_at = facts.length_at
 
 
 def _judge_connection(answer: Answer, facts: _Facts) -> None:

@@ -116,12 +116,16 @@ def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
     return new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends
 
 
-class Ordinary(NamedTuple):
-    """A name whose lines are only kept: what else its lines must look like, and those that are remembered."""
+class Habit(NamedTuple):
+    """What is known of the lines under one name, in one spelling.
 
+    ``special``: they mean something to the edge. ``after_name`` is what the rest of a line has to look like for
+    that to be so. ``lines`` are those that are remembered of a name that is not; None = they are secrets.
+    """
+
+    special: bool
     after_name: re.Pattern[bytes]
     lines: list[bytes] | None
-    """None where they are secrets."""
 
 
 class FieldReader:
@@ -138,8 +142,8 @@ class FieldReader:
         self._names = names
         self._prefixes = prefixes
         self._special: dict[bytes, Field] = {}
-        self._ordinary: dict[bytes, Ordinary] = {}
-        self._plain: set[bytes] = set()  # all lines in `_ordinary`
+        self._habits: dict[bytes, Habit] = {}
+        self._plain: set[bytes] = set()  # all lines in `_habits`
 
     @classmethod
     def for_requests(cls) -> FieldReader:
@@ -160,14 +164,18 @@ class FieldReader:
         for line in filterfalse(self._plain.__contains__, lines):
             if line in known or line in self._special:
                 special.append(line)
-            elif not self._is_ordinary(line):
+                continue
+            name = line.partition(b":")[0]
+            habit = self._habits.get(name)
+            if habit is None or not habit.after_name.fullmatch(line, len(name)):
                 field = self.read(line)
                 if field is None:
                     return None
-                if field.kind:
-                    special.append(line)
-                else:
-                    self._learn(field)
+                habit = self._habit(name, field)
+            if habit.special:
+                special.append(line)
+            else:
+                self._remember(line, habit.lines)
         return special
 
     def read(self, line: bytes) -> Field | None:
@@ -191,28 +199,20 @@ class FieldReader:
             self._special[line] = field
         return field
 
-    def _is_ordinary(self, line: bytes) -> bool:
-        """Whether a new line is well-formed and only to be kept, as far as its name tells."""
-        name = line.partition(b":")[0]
-        ordinary = self._ordinary.get(name)
-        if ordinary is None or not ordinary.after_name.fullmatch(line, len(name)):
-            return False
-        self._remember(line, ordinary.lines)
-        return True
-
-    def _learn(self, field: Field) -> None:
-        """The first line under a name (in this spelling) that is only to be kept."""
-        if len(field.name) > _LINE_MAX:
-            return
-        if len(self._ordinary) >= _NAMES_MAX:
-            self._ordinary.clear()
-            self._plain.clear()
-        referer = field.name == b"referer"
+    def _habit(self, name: bytes, field: Field) -> Habit:
+        """What a line says about others under its name. Bounded; long names are not kept."""
         lines: list[bytes] | None = None if field.name in _SECRET_NAMES else []
-        self._ordinary[field.line[: len(field.name)]] = Ordinary(
-            _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME, lines
+        referer = field.name == b"referer"
+        habit = Habit(
+            bool(field.kind), _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME, lines
         )
-        self._remember(field.line, lines)
+        if (referer and field.kind) or len(name) > _LINE_MAX:
+            return habit
+        if len(self._habits) >= _NAMES_MAX:
+            self._habits.clear()
+            self._plain.clear()
+        self._habits[name] = habit
+        return habit
 
     def _remember(self, line: bytes, lines: list[bytes] | None) -> None:
         if lines is None or len(line) > _LINE_MAX:

@@ -308,6 +308,8 @@ def alike(draw: st.DrawFn) -> list[tuple[bytes, bool]]:
         )
         for _ in range(draw(st.integers(1, 3))):
             lines = special + draw(st.lists(st.sampled_from(KEPT + LINES[-4:] * 2), max_size=3))
+            length = draw(st.sampled_from([b"12", b"12", b"7", b"0", b"x", b"3, 3", b"", b"12\t"]))
+            lines = [line.replace(b"12", length) for line in lines]
             some.append(b"\r\n".join([first, *draw(st.permutations(lines))]))
     heads = st.tuples(st.sampled_from(some), st.sampled_from([False, False, True]))
     return draw(st.lists(heads, min_size=2, max_size=8))
@@ -353,7 +355,13 @@ def test_what_is_remembered_of_answers_changes_nothing(heads: list[tuple[bytes, 
     [
         ((b"ETag: 1",), (b"ETag: 2", b"Date: x"), True),
         ((b"Content-Length: 1", b"ETag: 1"), (b"ETag: 1", b"Content-Length: 1"), True),
-        ((b"Content-Length: 1",), (b"Content-Length: 2",), False),
+        ((b"Content-Length: 1",), (b"ETag: 2", b"content-length: 2"), True),
+        ((b"Content-Length: 1", b"Upgrade: a"), (b"Upgrade: a", b"Content-Length: 1"), False),
+        ((b"Content-Length: 1", b"Keep-Alive: a"), (b"Content-Length: 2", b"Keep-Alive: b"), False),
+        ((b"Keep-Alive: a", b"Content-Length: 1"), (b"Keep-Alive: b", b"Content-Length: 2"), False),
+        ((b"Keep-Alive: a", b"Content-Length: 1"), (b"Keep-Alive: a",), False),
+        ((b"Content-Length: 1",), (b"Keep-Alive: 5",), False),
+        ((b"Keep-Alive: a",), (b"Keep-Alive: b",), False),
         ((b"Connection: close",), (), False),
         ((b"Connection: etag", b"ETag: 1"), (b"Connection: etag", b"X: 1"), False),
         ((b"Set-Cookie: a=1", b"ETag: 1"), (b"Set-Cookie: a=1", b"ETag: 2"), False),
@@ -362,7 +370,7 @@ def test_what_is_remembered_of_answers_changes_nothing(heads: list[tuple[bytes, 
 def test_answers_that_mean_the_same_are_one(
     first: tuple[bytes, ...], second: tuple[bytes, ...], shared: bool
 ) -> None:
-    """As long as no line with a meaning changes; and never where lines without one were judged, too."""
+    """As long as no line with a meaning changes, but for a length; never where others were judged, too."""
     one = AnswerScanner(max_fields=8)
     blocks = [b"\r\n".join([b"HTTP/1.1 200 OK", *lines]) for lines in (first, second)]
     before = one.scan(blocks[0], to_head=False, own_cookie=COOKIE)
@@ -373,3 +381,19 @@ def test_answers_that_mean_the_same_are_one(
     assert (
         one.scan(blocks[1], to_head=False, own_cookie=COOKIE, before=before) is before
     ) is shared
+
+
+def test_an_answer_of_another_length_has_that_length() -> None:
+    """The one thing that nearly all answers differ in; a length that is none is as bad as it was at first."""
+    one = AnswerScanner(max_fields=8)
+    block = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: %b"
+    before = one.scan(block % b"3", to_head=False, own_cookie=COOKIE)
+    for length in (4, 0, 4):
+        after = one.scan(block % (b"%d" % length), to_head=False, own_cookie=COOKIE, before=before)
+        assert after is before and after.length == length
+        assert after.lines == [b"Content-Length: %d" % length]
+    for bad in (b"4, 4", b"-1", b"", b"4\r\nContent-Length: 4"):
+        with pytest.raises(InvalidAnswer):
+            one.scan(block % bad, to_head=False, own_cookie=COOKIE, before=before)
+    asked = one.scan(block % b"5", to_head=True, own_cookie=COOKIE, before=before)
+    assert (before.length, asked.length) == (4, 0)

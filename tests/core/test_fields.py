@@ -176,7 +176,7 @@ SECRETS = (
 
 def remembered(reader: FieldReader) -> set[bytes]:
     """Every line that the reader holds on to."""
-    by_name = [line for one in reader._ordinary.values() for line in one.lines or ()]
+    by_name = [line for one in reader._habits.values() for line in one.lines or ()]
     assert set(by_name) == reader._plain and len(by_name) == len(reader._plain)
     return reader._plain | set(reader._special)
 
@@ -209,8 +209,8 @@ def test_the_memory_of_lines_is_bounded() -> None:
     for i in range(fields._NAMES_MAX + 10):
         many = [b"X-%d: %d" % (i, n) for n in range(fields._LINES_PER_NAME + 10)]
         assert reader.special([*many, b"Via: %d" % i]) == [b"Via: %d" % i]
-        assert len(reader._ordinary) <= fields._NAMES_MAX
-        assert len(remembered(reader)) <= len(reader._ordinary) * fields._LINES_PER_NAME + i + 1
+        assert len(reader._habits) <= fields._NAMES_MAX
+        assert len(remembered(reader)) <= len(reader._habits) * fields._LINES_PER_NAME + i + 1
     assert reader.special(b"Via: x%d" % i for i in range(fields._SPECIAL_MAX + 10)) is not None
     assert len(reader._special) <= fields._SPECIAL_MAX
 
