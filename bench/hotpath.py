@@ -117,7 +117,7 @@ async def measure(
         try:
             clients = [_connected(edge.connections.protocol()) for _ in range(CONNECTIONS)]
             requests = cycle([one.encode() for one in job.requests])
-            return await _batches(clients, requests, _answers(kind), batches, run)
+            return await _batches(clients, requests, answers(kind), batches, run)
         finally:
             silent.close()
             await edge.stop()
@@ -129,7 +129,7 @@ def _connected(client: ClientConnection) -> ClientConnection:
     return client
 
 
-def _answers(kind: str) -> Iterator[bytes]:
+def answers(kind: str) -> Iterator[bytes]:
     """What the bench's nginx answers: always the same, or always with another trace id."""
     for number in count():
         trace = f"X-Trace: {number * 0x9E3779B97F4A7C15 % 2**128:032x}\r\n"
