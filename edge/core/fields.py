@@ -95,6 +95,7 @@ _UNREMEMBERED = frozenset(
 )
 _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-websocket-key"})
 
+_OWN_PAIRS = (b"edge_token=", b"__ns_preview_transport=")
 _NAME, _VALUE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", rb"[\t -~\x80-\xff]*"
 _LINE = re.compile(b"(%b):[ \t]*(%b)" % (_NAME, _VALUE))
 _AFTER_NAME = re.compile(b":" + _VALUE)
@@ -189,8 +190,8 @@ class FieldReader:
             return None
         name = match[1].lower()
         kind = self._classify(name)
-        if kind is Kind.REFERER and b"?" not in line:
-            kind = Kind.KEEP  # only a query can hold what must not be forwarded
+        if kind is Kind.REFERER and not (b"?" in line and any(own in line for own in _OWN_PAIRS)):
+            kind = Kind.KEEP  # there is nothing in it that must not be forwarded
         field = Field(kind, name, match[2].rstrip(b" \t"), line)
         secret = kind in _UNREMEMBERED or name in _SECRET_NAMES
         if kind and not secret and len(line) <= _LINE_MAX:
@@ -200,14 +201,14 @@ class FieldReader:
         return field
 
     def _habit(self, name: bytes, field: Field) -> Habit:
-        """What a line says about others under its name. Bounded; long names are not kept."""
-        lines: list[bytes] | None = None if field.name in _SECRET_NAMES else []
+        """What a line says about others under its name. Bounded."""
         referer = field.name == b"referer"
-        habit = Habit(
-            bool(field.kind), _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME, lines
-        )
-        if (referer and field.kind) or len(name) > _LINE_MAX:
-            return habit
+        query = referer and b"?" in field.line
+        secret = query or field.name in _SECRET_NAMES
+        after_name = _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME
+        habit = Habit(bool(field.kind), after_name, None if secret else [])
+        if query or len(name) > _LINE_MAX:
+            return habit  # of this one line
         if len(self._habits) >= _NAMES_MAX:
             self._habits.clear()
             self._plain.clear()
