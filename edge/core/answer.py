@@ -61,14 +61,19 @@ class Answer:
     block: bytes = b""
     plain: bytes = b""
 
-    def means(self, first: bytes, special: list[bytes], *, to_head: bool) -> bool:
-        """Whether a head with these lines is understood as this one was, but for the length, which is taken from it."""
-        return (
+    def renew(
+        self, first: bytes, special: list[bytes], lines: list[bytes], block: bytes, *, to_head: bool
+    ) -> bool:
+        """Become the answer with this head, if that is understood as this one was, but for the length."""
+        if not (
             self.first == first
             and self.to_head is to_head
             and self.sharable
             and (self.special == special or self._resize(special))
-        )
+        ):
+            return False
+        self.take(lines, block)
+        return True
 
     def _resize(self, special: list[bytes]) -> bool:
         """Take the length from these lines, if they differ in nothing else."""
@@ -83,7 +88,7 @@ class Answer:
         return True
 
     def take(self, lines: list[bytes], block: bytes) -> None:
-        """The field lines of the latest head."""
+        """These are the field lines of the latest head, and ``block`` is what is to be known of its bytes."""
         for line in self.dropped:
             lines.remove(line)
         self.lines, self.block, self.plain = lines, block, b""
@@ -127,8 +132,7 @@ class AnswerScanner:
         special = self.fields.special(lines)
         if special is None:
             raise InvalidAnswer("a header field line is malformed")
-        if before is not None and before.means(first, special, to_head=to_head):
-            before.take(lines, block)
+        if before is not None and before.renew(first, special, lines, block, to_head=to_head):
             return before
         answer = _begin(first, special, to_head=to_head)
         facts = self._gather(answer, own_cookie)

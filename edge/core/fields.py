@@ -100,6 +100,7 @@ _NAME, _VALUE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", rb"[\t -~\x80-\xff]*"
 _LINE = re.compile(b"(%b):[ \t]*(%b)" % (_NAME, _VALUE))
 _AFTER_NAME = re.compile(b":" + _VALUE)
 _AFTER_NAME_WITHOUT_QUERY = re.compile(rb":[\t ->@-~\x80-\xff]*")
+# What is remembered at most: lines with a meaning; names, and lines without a meaning of each. 3 MB in all.
 _LINE_MAX = 256
 _SPECIAL_MAX = 1024
 _NAMES_MAX, _LINES_PER_NAME = 256, 32
@@ -120,8 +121,8 @@ def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
 class Habit(NamedTuple):
     """What is known of the lines under one name, in one spelling.
 
-    ``special``: they mean something to the edge. ``after_name`` is what the rest of a line has to look like for
-    that to be so. ``lines`` are those that are remembered of a name that is not; None = they are secrets.
+    ``special``: whether they mean something to the edge. ``after_name`` is what the rest of a line looks like, or
+    else nothing is known of it. ``lines`` are the remembered ones without a meaning; None = they are secrets.
     """
 
     special: bool
@@ -201,7 +202,7 @@ class FieldReader:
         return field
 
     def _habit(self, name: bytes, field: Field) -> Habit:
-        """What a line says about others under its name. Bounded."""
+        """What a line says about others under its name."""
         referer = field.name == b"referer"
         query = referer and b"?" in field.line
         secret = query or field.name in _SECRET_NAMES
@@ -210,6 +211,7 @@ class FieldReader:
         if query or len(name) > _LINE_MAX:
             return habit  # of this one line
         if len(self._habits) >= _NAMES_MAX:
+            # Whoever invents so many names costs us more by having them read than by this.
             self._habits.clear()
             self._plain.clear()
         self._habits[name] = habit
