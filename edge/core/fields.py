@@ -12,8 +12,10 @@ lines; and what this module lets through is exactly what it says here, on both s
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from enum import IntEnum
 from functools import lru_cache
+from itertools import filterfalse
 from typing import NamedTuple
 
 
@@ -93,9 +95,15 @@ _UNREMEMBERED = frozenset(
 )
 _SECRET_NAMES = frozenset({b"authorization", b"proxy-authorization", b"sec-websocket-key"})
 
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
+_OWN_PAIRS = (b"edge_token=", b"__ns_preview_transport=")
+_NAME, _VALUE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", rb"[\t -~\x80-\xff]*"
+_LINE = re.compile(b"(%b):[ \t]*(%b)" % (_NAME, _VALUE))
+_AFTER_NAME = re.compile(b":" + _VALUE)
+_AFTER_NAME_WITHOUT_QUERY = re.compile(rb":[\t ->@-~\x80-\xff]*")
+# What is remembered at most: lines with a meaning; names, and lines without a meaning of each. 3 MB in all.
 _LINE_MAX = 256
-_CACHE_MAX = 4096
+_SPECIAL_MAX = 1024
+_NAMES_MAX, _LINES_PER_NAME = 256, 32
 
 
 def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
@@ -110,17 +118,34 @@ def has_half_end(data: bytes | bytearray, searched: int = 0) -> bool:
     return new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends
 
 
+class Habit(NamedTuple):
+    """What is known of the lines under one name, in one spelling.
+
+    ``special``: whether they mean something to the edge. ``after_name`` is what the rest of a line looks like, or
+    else nothing is known of it. ``lines`` are the remembered ones without a meaning; None = they are secrets.
+    """
+
+    special: bool
+    after_name: re.Pattern[bytes]
+    lines: list[bytes] | None
+
+
 class FieldReader:
-    """Reads field lines of requests (or of answers) and remembers the harmless ones. Bounded."""
+    """Reads field lines of requests (or of answers) and remembers the harmless ones. Bounded.
+
+    Most lines of a message mean nothing to the edge, and were there in the message before: these cost one
+    look into a set. A new line under a name that was read before costs a look at its value. Some names
+    (a trace id, a date) bring ever new lines, so each has room for `_LINES_PER_NAME` and no more.
+    """
 
     def __init__(
         self, names: dict[bytes, Kind], prefixes: tuple[tuple[bytes, Kind], ...] = ()
     ) -> None:
         self._names = names
         self._prefixes = prefixes
-        self._known: dict[bytes, Field] = {}
-        self.plain: set[bytes] = set()
-        """Lines known to be well-formed and only to be kept: most of any head, for one look each."""
+        self._special: dict[bytes, Field] = {}
+        self._habits: dict[bytes, Habit] = {}
+        self._plain: set[bytes] = set()  # all lines in `_habits`
 
     @classmethod
     def for_requests(cls) -> FieldReader:
@@ -132,9 +157,32 @@ class FieldReader:
         """A reader that knows what upstreams send."""
         return cls(ANSWER_NAMES)
 
+    def special(self, lines: Iterable[bytes], known: Container[bytes] = ()) -> list[bytes] | None:
+        """The lines that mean something to the edge, in order; None when any of all lines is malformed.
+
+        ``known`` are lines of which that is known already, though they may be too secret to be remembered here.
+        """
+        special = []
+        for line in filterfalse(self._plain.__contains__, lines):
+            if line in known or line in self._special:
+                special.append(line)
+                continue
+            name = line.partition(b":")[0]
+            habit = self._habits.get(name)
+            if habit is None or not habit.after_name.fullmatch(line, len(name)):
+                field = self.read(line)
+                if field is None:
+                    return None
+                habit = self._habit(name, field)
+            if habit.special:
+                special.append(line)
+            else:
+                self._remember(line, habit.lines)
+        return special
+
     def read(self, line: bytes) -> Field | None:
         """One line without its CRLF; None when it is not a field line."""
-        field = self._known.get(line)
+        field = self._special.get(line)
         return field if field is not None else self._parse(line)
 
     def _parse(self, line: bytes) -> Field | None:
@@ -143,17 +191,40 @@ class FieldReader:
             return None
         name = match[1].lower()
         kind = self._classify(name)
-        if kind is Kind.REFERER and b"?" not in line:
-            kind = Kind.KEEP  # only a query can hold what must not be forwarded
+        if kind is Kind.REFERER and not (b"?" in line and any(own in line for own in _OWN_PAIRS)):
+            kind = Kind.KEEP  # there is nothing in it that must not be forwarded
         field = Field(kind, name, match[2].rstrip(b" \t"), line)
-        if len(line) <= _LINE_MAX and kind not in _UNREMEMBERED and name not in _SECRET_NAMES:
-            if len(self._known) >= _CACHE_MAX:
-                self._known.clear()
-                self.plain.clear()
-            self._known[line] = field
-            if not kind:
-                self.plain.add(line)
+        secret = kind in _UNREMEMBERED or name in _SECRET_NAMES
+        if kind and not secret and len(line) <= _LINE_MAX:
+            if len(self._special) >= _SPECIAL_MAX:
+                self._special.clear()
+            self._special[line] = field
         return field
+
+    def _habit(self, name: bytes, field: Field) -> Habit:
+        """What a line says about others under its name."""
+        referer = field.name == b"referer"
+        query = referer and b"?" in field.line
+        secret = query or field.name in _SECRET_NAMES
+        after_name = _AFTER_NAME_WITHOUT_QUERY if referer else _AFTER_NAME
+        habit = Habit(bool(field.kind), after_name, None if secret else [])
+        if query or len(name) > _LINE_MAX:
+            return habit  # of this one line
+        if len(self._habits) >= _NAMES_MAX:
+            # Whoever invents so many names costs us more by having them read than by this.
+            self._habits.clear()
+            self._plain.clear()
+        self._habits[name] = habit
+        return habit
+
+    def _remember(self, line: bytes, lines: list[bytes] | None) -> None:
+        if lines is None or len(line) > _LINE_MAX:
+            return
+        if len(lines) == _LINES_PER_NAME:
+            self._plain.difference_update(lines)
+            lines.clear()
+        lines.append(line)
+        self._plain.add(line)
 
     def _classify(self, name: bytes) -> Kind:
         kind = self._names.get(name)

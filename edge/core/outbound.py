@@ -62,8 +62,9 @@ def outward(section: Section, way: Forward, peer: Peer, cookie_name: bytes) -> O
     for line, value in section.cookies:
         instead[line] = _strip_cookie(line, value, cookie_name)
     for line, value in section.referers:
-        if b"edge_token=" in value or b"__ns_preview_transport=" in value:
-            instead[line] = b"Referer: " + strip_query_credentials(value)
+        stripped = strip_query_credentials(value)
+        if stripped != value:
+            instead[line] = b"Referer: " + stripped
     added = []
     if section.length is not None:
         added.append(b"Content-Length: %d" % section.length)

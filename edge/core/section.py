@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from edge.core.decision import Passage
 
 _UPGRADABLE = b"websocket"
-_NOTHING: Mapping[bytes, bytes] = {}
 
 
 @dataclass(slots=True)
@@ -96,34 +95,20 @@ class SectionScanner:
         lines = block.split(b"\r\n") if block else []
         if len(lines) > self._max_fields:
             raise errors.too_large("limits.header_count")
-        special = self._special(lines, recent[0].outward if recent else _NOTHING)
+        special = self._fields.special(lines, recent[0].outward if recent else ())
+        if special is None:
+            raise bad_request("a header field line is malformed")
         for section in recent:
             if section.special == special and section.minor == minor and section.sharable:
                 section.block, section.lines = block, lines
                 return section
         return self._understand(Section(special, minor, block, lines))
 
-    def _special(self, lines: Sequence[bytes], known: Mapping[bytes, bytes]) -> list[bytes]:
-        """The lines that mean something to the edge; every other one is looked at, too."""
-        special = []
-        plain, read = self._fields.plain, self._fields.read
-        for line in lines:
-            if line in plain:
-                continue
-            if line not in known:
-                entry = read(line)
-                if entry is None:
-                    raise bad_request("a header field line is malformed")
-                if not entry.kind:
-                    continue
-            special.append(line)
-        return special
-
     def _understand(self, section: Section) -> Section:
         facts = _Facts(section)
         for line in section.special:
             entry = self._fields.read(line)
-            assert entry is not None  # `_special` has read it
+            assert entry is not None  # `special` has read it
             _FILING[entry.kind](facts, entry)
         if facts.hosts != 1 or not section.host:  # RFC 9112 section 3.2
             raise bad_request("exactly one Host field is needed")

@@ -291,7 +291,7 @@ class Exchange:
         assert final is not None and upstream is not None
         self.upstream = None
         complete = self.request_complete
-        upstream.before = final
+        upstream.before = final if final.block else None
         upstream.release(reusable=reusable and complete and final.keep_alive and not answer.surplus)
         self._over(End.COMPLETE)
         self.client.answered(keep_alive=complete and not answer.close, linger=not complete)

@@ -180,6 +180,9 @@ class AnswerRelay:
         unknown = length is None
         # After a refused upgrade: what a client sends that believes in its tunnel is no next request.
         self.close = self._closing() or section.websocket or (unknown and section.minor == 0)
+        del (
+            self._closing
+        )  # a method of the exchange, which has this relay: they would wait for the collector
         if section.minor == 1 and not self.close and self.cookie is None:
             self._chunk_out = unknown
             head = outbound.plain_head(answer)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.core.answer import Answer, AnswerScanner, InvalidAnswer
+from edge.core.outbound import answer_head, interim_head, plain_head, upgrade_head
 from tests.core.wires import calm
 
 COOKIE = b"__Host-ns_preview"
@@ -285,3 +286,114 @@ def test_an_empty_block_is_not_the_answer_before() -> None:
     )
     with pytest.raises(InvalidAnswer):
         scanner.scan(b"", to_head=False, own_cookie=COOKIE, before=before)
+
+
+KEPT = (b"ETag: 1", b"ETag: 2", b"X-Hop: 1", b"Date: now", b"Authorization: x")
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[tuple[bytes, bool]]:
+    """Heads of answers on one connection, most of them like others, and whether HEAD was asked."""
+    some = []
+    for _ in range(draw(st.integers(1, 3))):
+        status = draw(
+            st.sampled_from([b"200 OK", b"204 x", b"304 x", b"426 x", b"101 x", b"103 x"])
+        )
+        first = draw(st.sampled_from([b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.0 "])) + status
+        special = draw(
+            st.lists(
+                st.sampled_from((*LINES[:12], b"Connection: x-hop", b"Set-Cookie: ns_preview=x")),
+                max_size=2,
+            )
+        )
+        for _ in range(draw(st.integers(1, 3))):
+            lines = special + draw(st.lists(st.sampled_from(KEPT + LINES[-4:] * 2), max_size=3))
+            length = draw(st.sampled_from([b"12", b"12", b"7", b"0", b"x", b"3, 3", b"", b"12\t"]))
+            lines = [line.replace(b"12", length) for line in lines]
+            some.append(b"\r\n".join([first, *draw(st.permutations(lines))]))
+    heads = st.tuples(st.sampled_from(some), st.sampled_from([False, False, True]))
+    return draw(st.lists(heads, min_size=2, max_size=8))
+
+
+def outcome(one: AnswerScanner, block: bytes, before: Answer | None, *, head: bool) -> object:
+    """What an answer came to, and what the client would get."""
+    try:
+        answer = one.scan(block, to_head=head, own_cookie=b"ns_preview", before=before)
+    except InvalidAnswer as error:
+        return str(error)
+    heads = [
+        answer_head(answer, chunked=chunked, close=close, minor=minor, cookie=cookie)
+        for chunked, close, minor, cookie in (
+            (False, True, 1, None),
+            (True, False, 1, b"Set-Cookie: a=b"),
+            (False, False, 0, None),
+        )
+    ]
+    heads += [plain_head(answer), interim_head(answer), upgrade_head(answer)]
+    framing = (answer.length, answer.chunked, answer.keep_alive, answer.websocket)
+    return answer, (answer.status, answer.minor, framing, heads)
+
+
+@given(alike())
+@calm
+def test_what_is_remembered_of_answers_changes_nothing(heads: list[tuple[bytes, bool]]) -> None:
+    """A connection's answers, each with the one before in mind, mean what each means alone."""
+    remembering = AnswerScanner(max_fields=8)
+    before: Answer | None = None
+    for block, head in heads:
+        expected = outcome(AnswerScanner(max_fields=8), block, None, head=head)
+        got = outcome(remembering, block, before, head=head)
+        if isinstance(got, tuple) and isinstance(expected, tuple):
+            before = got[0]
+            assert got[1] == expected[1]
+        else:
+            assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ((b"ETag: 1",), (b"ETag: 2", b"Date: x"), True),
+        ((b"Content-Length: 1", b"ETag: 1"), (b"ETag: 1", b"Content-Length: 1"), True),
+        ((b"Content-Length: 1",), (b"ETag: 2", b"content-length: 2"), True),
+        ((b"Content-Length: 1", b"Upgrade: a"), (b"Upgrade: a", b"Content-Length: 1"), False),
+        ((b"Content-Length: 1", b"Keep-Alive: a"), (b"Content-Length: 2", b"Keep-Alive: b"), False),
+        ((b"Keep-Alive: a", b"Content-Length: 1"), (b"Keep-Alive: b", b"Content-Length: 2"), False),
+        ((b"Keep-Alive: a", b"Content-Length: 1"), (b"Keep-Alive: a",), False),
+        ((b"Content-Length: 1",), (b"Keep-Alive: 5",), False),
+        ((b"Keep-Alive: a",), (b"Keep-Alive: b",), False),
+        ((b"Connection: close",), (), False),
+        ((b"Connection: etag", b"ETag: 1"), (b"Connection: etag", b"X: 1"), False),
+        ((b"Set-Cookie: a=1", b"ETag: 1"), (b"Set-Cookie: a=1", b"ETag: 2"), False),
+    ],
+)
+def test_answers_that_mean_the_same_are_one(
+    first: tuple[bytes, ...], second: tuple[bytes, ...], shared: bool
+) -> None:
+    """As long as no line with a meaning changes, but for a length; never where others were judged, too."""
+    one = AnswerScanner(max_fields=8)
+    blocks = [b"\r\n".join([b"HTTP/1.1 200 OK", *lines]) for lines in (first, second)]
+    before = one.scan(blocks[0], to_head=False, own_cookie=COOKIE)
+    status = one.scan(
+        blocks[0].replace(b"200", b"404"), to_head=False, own_cookie=COOKIE, before=before
+    )
+    assert status is not before and status.status == 404
+    assert (
+        one.scan(blocks[1], to_head=False, own_cookie=COOKIE, before=before) is before
+    ) is shared
+
+
+def test_an_answer_of_another_length_has_that_length() -> None:
+    """The one thing that nearly all answers differ in; a length that is none is as bad as it was at first."""
+    one = AnswerScanner(max_fields=8)
+    block = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: %b"
+    before = one.scan(block % b"3", to_head=False, own_cookie=COOKIE)
+    for length in (4, 0, 4):
+        after = one.scan(block % (b"%d" % length), to_head=False, own_cookie=COOKIE, before=before)
+        assert after is before and after.length == length
+        assert after.lines == [b"Content-Length: %d" % length]
+    for bad in (b"4, 4", b"-1", b"", b"4\r\nContent-Length: 4"):
+        with pytest.raises(InvalidAnswer):
+            one.scan(block % bad, to_head=False, own_cookie=COOKIE, before=before)
+    asked = one.scan(block % b"5", to_head=True, own_cookie=COOKIE, before=before)
+    assert (before.length, asked.length) == (4, 0)

@@ -155,29 +155,111 @@ def test_lines_that_pass_also_pass_h11(line: bytes) -> None:
         assert list(event.headers) == [(field.name, field.value)]
 
 
+def test_a_referer_matters_when_it_may_hold_a_credential() -> None:
+    """However many that hold none came before under the same name; pages have queries of their own, too."""
+    reader = FieldReader.for_requests()
+    secrets = [b"Referer: https://a/?edge_token=x", b"Referer: /?a&__ns_preview_transport=header"]
+    others = [b"Referer: https://a/b", b"Referer: /?edge_tokens", b"Referer: /edge_token=x"]
+    for _ in range(2):
+        assert reader.special([*others, *secrets, *others]) == secrets
+
+
+SECRETS = (
+    b"Cookie: a=1",
+    b"Authorization: Bearer x",
+    b"Sec-WebSocket-Key: x",
+    b"Referer: /?edge_token=x",
+    b"Referer: /?session=x",
+    b"x-nullspace-preview-proxy-token: x",
+    b"x-nullspace-traffic-access-token: x",
+    b"Proxy-Authorization: x",
+    b"X-Request-Id: x",
+)
+
+
+def remembered(reader: FieldReader) -> set[bytes]:
+    """Every line that the reader holds on to."""
+    by_name = [line for one in reader._habits.values() for line in one.lines or ()]
+    assert set(by_name) == reader._plain and len(by_name) == len(reader._plain)
+    return reader._plain | set(reader._special)
+
+
 def test_secrets_and_long_lines_are_not_remembered() -> None:
     """What a memory does not hold cannot leak from it, and 64 kB lines cannot fill it."""
     reader = FieldReader.for_requests()
-    for line in (
-        b"Cookie: a=1",
-        b"Authorization: Bearer x",
-        b"Referer: /?edge_token=x",
-        b"x-nullspace-preview-proxy-token: x",
-        b"x-nullspace-traffic-access-token: x",
-        b"Proxy-Authorization: x",
-        b"X-Long: " + b"a" * 300,
-    ):
-        assert reader.read(line) is not None
-    assert reader._known == {}
-    assert reader.read(b"Accept: a") is reader.read(b"Accept: a")
+    for line in (*SECRETS, b"X-Long: " + b"a" * 300, b"X" * 300 + b": a"):
+        for one in (line, line, line + b"y"):
+            assert reader.read(one) is not None
+            assert reader.special([one]) is not None
+    assert remembered(reader) == set()
+    answers = FieldReader.for_answers()
+    assert answers.special([b"Set-Cookie: a=1"] * 2) is not None
+    assert remembered(answers) == set()
+
+
+def test_harmless_lines_are_remembered() -> None:
+    """Those that mean nothing and those that do."""
+    reader = FieldReader.for_requests()
+    lines = [b"Accept: a", b"Via: 1.1 b", b"accept: a", b"Accept: c", b"Referer: https://a/b"]
+    assert reader.special(lines) == [b"Via: 1.1 b"]
+    assert remembered(reader) == set(lines)
+    assert reader.read(b"Via: 1.1 b") is reader.read(b"Via: 1.1 b")
 
 
 def test_the_memory_of_lines_is_bounded() -> None:
-    """However many lines strangers invent."""
+    """However many lines and names strangers invent."""
     reader = FieldReader.for_requests()
-    for i in range(fields._CACHE_MAX + 10):
-        reader.read(b"X-%d: 1" % i)
-    assert len(reader._known) <= fields._CACHE_MAX
+    for i in range(fields._NAMES_MAX + 10):
+        many = [b"X-%d: %d" % (i, n) for n in range(fields._LINES_PER_NAME + 10)]
+        assert reader.special([*many, b"Via: %d" % i]) == [b"Via: %d" % i]
+        assert len(reader._habits) <= fields._NAMES_MAX
+        assert len(remembered(reader)) <= len(reader._habits) * fields._LINES_PER_NAME + i + 1
+    assert reader.special(b"Via: x%d" % i for i in range(fields._SPECIAL_MAX + 10)) is not None
+    assert len(reader._special) <= fields._SPECIAL_MAX
+
+
+def test_a_name_with_ever_new_lines_pushes_out_no_others() -> None:
+    """A trace id in every message costs its own name's room."""
+    reader = FieldReader.for_answers()
+    for i in range(10 * fields._LINES_PER_NAME):
+        assert reader.special([b"Server: x", b"X-Trace: %d" % i]) == []
+    assert b"Server: x" in reader._plain
+    assert len(reader._plain) <= fields._LINES_PER_NAME + 1
+
+
+@given(
+    st.lists(
+        st.builds(
+            b"".join,
+            st.tuples(
+                st.sampled_from(
+                    [b"Accept", b"accept", b"Referer", b"X-Forwarded-For", b"Content_Length"]
+                    + [line.partition(b":")[0] for line in SECRETS]
+                ),
+                st.sampled_from((b":", b": ", b" :", b"", b":\t")),
+                st.sampled_from((b"a", b"a?b", b"\x80", b"")) | st.binary(max_size=3),
+            ),
+        )
+        | st.sampled_from(LINES + BAD_LINES),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+@calm
+def test_what_is_remembered_of_lines_and_names_changes_nothing(
+    lines: list[bytes], answers: bool
+) -> None:
+    """A reader that has read them all says of each what one says that sees it for the first time."""
+    make = FieldReader.for_answers if answers else FieldReader.for_requests
+    remembering = make()
+    known: list[bytes] = []
+    for line in lines * 2:
+        field = make().read(line)
+        expected = None if field is None else [line] if field.kind else []
+        assert make().special([line]) == expected
+        assert remembering.special([line], known) == expected
+        assert remembering.read(line) == field
+        known = expected or known
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,14 @@ def test_a_referer_goes_on_without_the_token(referer: bytes, left: bytes) -> Non
     assert [line.partition(b":")[2].strip() for line in named(out, b"referer")] == [left, left]
 
 
+@pytest.mark.parametrize(
+    "line", [b"referer:  /?an_edge_token=x ", b"REFERER:/edge_token=x?a", b"referer:\t/?edge_token"]
+)
+def test_a_referer_without_a_token_goes_on_as_it_was_sent(line: bytes) -> None:
+    """Byte for byte, though it looks as if there were one."""
+    assert named(sent(request(line)), b"referer") == [line]
+
+
 def test_no_credential_of_the_edge_goes_upstream() -> None:
     """None of the families, wherever they were put."""
     out = sent(

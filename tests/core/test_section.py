@@ -32,6 +32,7 @@ def test_repeated_bytes_are_the_same_section() -> None:
         (COOKIE, b"Accept: */*"),
         (b"Accept: */*", COOKIE),
         (b"If-None-Match: W/1", COOKIE, b"Referer: https://a/b"),
+        (COOKIE, b"Referer: https://a/b?tab=1"),
         (COOKIE, b"X-Long: " + b"x" * 5000),
         (COOKIE, b"Authorization: Bearer secret"),
     ],

@@ -126,6 +126,18 @@ def test_good_answers_reach_the_client_as_they_were_meant(
     judge(line, answer.wire, outcome, eof=not answer.keeps)
 
 
+@given(st.lists(st.sampled_from(LINES), min_size=2, max_size=4), st.data())
+@examples(100)
+def test_an_answer_means_the_same_after_others(lines: list[bytes], data: st.DataObject) -> None:
+    """What is remembered of a connection's earlier answers changes nothing for the client of the next one."""
+    kinds = data.draw(st.lists(answered(b"<m>"), min_size=1, max_size=2))
+    before: list[Answer] = []
+    for number, line in enumerate(lines):
+        wire = data.draw(st.sampled_from(kinds)).wire.replace(b"<m>", b"<%d>" % number)
+        alone = relayed(line, [wire], eof=True)
+        assert relayed(line, [wire], eof=True, before=before) == alone
+
+
 @given(st.sampled_from(LINES), st.data(), places())
 @examples(150)
 def test_what_follows_an_answer_stays_here(

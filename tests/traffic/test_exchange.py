@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import suppress
 
 import pytest
 
 from edge.core.records import GrantStatus, State, Transport
+from edge.traffic.exchange import Exchange
 from tests.flows.rawclient import Answer, RawClient
 from tests.flows.scriptedapp import AppConnection, fields_of
 from tests.flows.scripts import after
@@ -67,6 +69,21 @@ async def test_whole_answers(
         await canary(client, box)
     assert app.connections == (1 if survives else 2)
     assert sum(ended(stage).values()) == 2
+
+
+async def test_an_exchange_that_is_over_is_gone_at_once(stage: Stage) -> None:
+    """It does not wait for the garbage collector, with its head and whatever credentials are in that."""
+    answer = OK + b"Content-Length: 2\r\n\r\nhi"
+    box, client = await play(stage, say(answer), say(answer))
+    async with client:
+        await client.ask(box.request("GET"))
+        gc.collect()
+        gc.disable()
+        try:
+            await client.ask(box.request("GET"))
+            await until(lambda: not any(type(one) is Exchange for one in gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 async def test_an_answer_that_ends_with_its_connection(stage: Stage) -> None:
