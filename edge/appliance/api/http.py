@@ -175,3 +175,8 @@ def fields_of(asked: Mapping[str, str], known: Collection[str]) -> list[str] | N
             names = ", ".join(known)
             raise ApiError(INVALID_FIELDS, f"fields: {name[:100]!r} is unknown; known are {names}")
     return fields
+
+
+def only(view: Mapping[str, object], fields: Collection[str] | None) -> dict[str, object]:
+    """Of an object what ``fields`` name; one that does not apply to it now is left out, as it is without ``fields``."""
+    return {key: view[key] for key in (view if fields is None else fields) if key in view}
