@@ -17,11 +17,12 @@ import pytest
 from nullspace import Sandbox
 
 from tests.development import ROOT, development
+from tests.state.redis.valkey import Valkey
 
 pytestmark = pytest.mark.needs_tool("netns")
 
 APP = """
-import sys
+import asyncio, sys
 from aiohttp import web
 
 async def hello(request):
@@ -36,7 +37,15 @@ async def echo(request):
 
 app = web.Application()
 app.add_routes([web.get("/", hello), web.get("/ws", echo)])
-web.run_app(app, host="127.0.0.1", port=8080, print=None)
+
+async def serve():
+    runner = web.AppRunner(app)
+    await runner.setup()
+    for port in (9000, 9001, 9002, 8080):
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
 """
 LOOK = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
 
@@ -118,6 +127,56 @@ async def test_two_sandboxes_on_one_port(said: dict[str, str], login: dict[str, 
             (sample,) = await asyncio.to_thread(sandbox.get_metrics)
             assert sample.network_rx_bytes and sample.network_tx_bytes
             await asyncio.to_thread(sandbox.kill)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The first screen of a ``dev`` with three edges over a real Redis."""
+    folder = tmp_path_factory.mktemp("fleet")
+    redis = Valkey(folder)
+    options = ("--isolation", "netns", "--edges", "3", "--no-demo", "--redis-url", redis.url)
+    try:
+        asyncio.run(redis.start())
+        with development(folder, *options) as rows:
+            yield rows
+    finally:
+        redis.kill()
+
+
+async def test_the_same_through_each_of_many_edges(fleet: dict[str, str]) -> None:
+    """Two sandboxes on one port: each edge wakes and serves both, and each of them what another edge has woken."""
+    login = {"base_url": fleet["API"], "api_key": fleet["API key"]}
+    names = ("one", "two")
+    made = [await asyncio.to_thread(_start, name, login) for name in names]
+    previews = [await asyncio.to_thread(sandbox.get_preview_url, 8080) for sandbox in made]
+    async with aiohttp.ClientSession() as session:
+        doors = [Door(session, fleet[f"edge-{number}"]) for number in (1, 2, 3)]
+        for first in range(3):
+            # The first one wakes; with the last one first, the others meet a record that is news to them.
+            order = [*doors[first:], *doors[:first]]
+            for name, sandbox, preview in zip(names, made, previews, strict=True):
+                await asyncio.to_thread(sandbox.pause)
+                for door in order:
+                    assert await door.get(preview.url) == (200, name)
+                socket_ = await order[-1].talk(preview.websocket_url)
+                await socket_.send_str("a")
+                assert await socket_.receive_str(timeout=20) == f"{name} a"
+                await socket_.close()
+            # A port that had no way in until now: whichever edge is asked, and however soon.
+            for name, sandbox in zip(names, made, strict=True):
+                late = await asyncio.to_thread(sandbox.get_preview_url, 9000 + first)
+                asked = await asyncio.gather(*(door.get(late.url) for door in doors))
+                assert asked == [(200, name)] * 3
+        for sandbox in made:
+            await asyncio.to_thread(sandbox.pause)
+        # All at once: six requests, two wakes.
+        asked = await asyncio.gather(*(door.get(one.url) for door in doors for one in previews))
+        assert asked == [(200, "one"), (200, "two")] * 3
+    for sandbox in made:
+        told = await asyncio.to_thread(sandbox.list_lifecycle)
+        resumes = [one for one in told.events if one.operation == "resume_from_snapshot"]
+        assert [one.status for one in resumes] == ["succeeded"] * 4
+        await asyncio.to_thread(sandbox.kill)
 
 
 async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[str, Any]) -> None:
