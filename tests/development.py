@@ -36,8 +36,8 @@ def development(folder: Path, *options: str, **environ: str) -> Iterator[dict[st
         while (line := child.stdout.readline()) and not line.startswith(LAST):
             said += line
         assert line, f"dev did not start: {said}{(folder / 'stderr').read_text()}"
-        # Beside an edge of several stands its admin listener.
-        row = r"^  (\S+(?: key)?) +(\S+)(?:  \(.*\))?$"
+        # Beside an edge of several stands its admin listener, beside the metrics stand other pages.
+        row = r"^  (\S+(?: key)?) +(\S+?)(?:  \(.*\)|, /.*)?$"
         yield dict(re.findall(row, said, re.MULTILINE))
     finally:
         child.send_signal(signal.SIGTERM)

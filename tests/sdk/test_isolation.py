@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
 import pytest
 from nullspace import Sandbox
 
@@ -47,16 +50,23 @@ async def serve():
 
 asyncio.run(serve())
 """
+VISIT = """
+import errno, json, socket, sys
+def visit(name):
+    with socket.socket(socket.AF_UNIX) as sock:
+        return errno.errorcode.get(sock.connect_ex(name.replace("@", chr(0), 1)))
+print(json.dumps({name: visit(name) for name in sys.argv[1:]}))
+"""
 LOOK = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The first screen of a ``dev`` for this module's tests."""
-    with development(
-        tmp_path_factory.mktemp("dev"), "--isolation", "netns", "--window", "4"
-    ) as rows:
-        yield rows
+    """The first screen of a ``dev`` for this module's tests, and where its temporary files are."""
+    folder = tmp_path_factory.mktemp("dev")
+    options = ("--isolation", "netns", "--window", "4", "--workers", "2")
+    with development(folder, *options, TMPDIR=str(folder)) as rows:
+        yield rows | {"TMPDIR": str(folder)}
 
 
 @pytest.fixture
@@ -209,6 +219,18 @@ async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[s
     inside = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
     for each in (sandbox, inside):
         await asyncio.to_thread(each.kill)
+
+
+def test_no_worker_of_the_edge_is_in_reach(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Their admin listeners answer the supervisor, and nobody in a sandbox, who is the same user."""
+    found = re.findall(r" (\S+)$", Path("/proc/net/unix").read_text(), re.MULTILINE)
+    names = [one for one in found if one.startswith((said["TMPDIR"], "@preview-edge-"))]
+    assert len(names) >= 2
+    admin = said["admin"].partition("/metrics")[0]
+    assert httpx.get(f"{admin}/readyz").json() == {"ready": True}
+    with Sandbox.create(**login) as sandbox:
+        ran = sandbox.commands.run(sys.executable, ["-c", VISIT, *names])
+    assert dict.fromkeys(names, "ECONNREFUSED") == json.loads(ran.stdout)
 
 
 async def test_the_demo_runs_in_its_own(said: dict[str, str]) -> None:
