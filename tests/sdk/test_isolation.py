@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx
 import pytest
-from nullspace import Sandbox
+from nullspace import Sandbox, SandboxError, Volume
 
 from tests.development import ROOT, development
 from tests.state.redis.valkey import Valkey
@@ -219,6 +219,37 @@ async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[s
     inside = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
     for each in (sandbox, inside):
         await asyncio.to_thread(each.kill)
+
+
+def test_a_volume_to_read_only(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Written by one sandbox, read by others, which can change nothing: by processes, by calls, after a fork."""
+    volume = Volume.create("library", **login)
+    place = {"ref": "library", "mount_path": "/workspace/v"}
+    with Sandbox.create(volumes=[place], **login) as writer:
+        writer.files.write("v/f", "one")
+        with Sandbox.create(
+            volumes=[place | {"read_only": True}], on_timeout="pause", auto_resume=True, **login
+        ) as reader:
+            (attachment,) = reader.list_volumes()
+            assert attachment.read_only and attachment.mount_path == "/workspace/v"
+            reader.attach_volume("library", "/workspace/later", read_only=True)
+            fork = reader.fork()
+            reader.pause()
+            for one in (reader, fork):
+                assert [each.read_only for each in one.list_volumes()] == [True, True]
+                assert one.files.read("v/f") == "one"
+                ran = one.commands.run("cat v/f; echo two > v/f; touch later/g", shell=True)
+                assert ran.stdout == "one" and ran.stderr.count("Read-only file system") == 2
+                for name in ("v/f", "later/g"):
+                    with pytest.raises(SandboxError) as refused:
+                        one.files.write(name, "two")
+                    assert refused.value.code == "permission_denied"
+            for attachment in reader.list_volumes():
+                assert reader.get_volume_health(str(attachment.id)).state == "mounted"
+            writer.files.write("v/f", "three")
+            assert reader.commands.run("cat", ["later/f"]).stdout == "three"
+            fork.kill()
+    volume.delete()
 
 
 def test_no_worker_of_the_edge_is_in_reach(said: dict[str, str], login: dict[str, Any]) -> None:

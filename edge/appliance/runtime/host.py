@@ -231,6 +231,13 @@ class Runtime:
         """These are mounted since an earlier run."""
         self._sandbox(sandbox_id).tree.mounts.know(*mounts)
 
+    async def show(self, sandbox_id: str) -> None:
+        """Let the processes that run see what has been mounted read-only; those that start do by themselves.
+
+        Raises `VolumeLost`, `SupervisorLost`.
+        """
+        await self._sandbox(sandbox_id).show()
+
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
         return await self._sandbox(sandbox_id).memory()

@@ -180,7 +180,7 @@ class Sandbox:
         argv, text = argv_of(command)
         env = environment(self._id, self.tree.root, self.envs | dict(command.envs))
         with ExitStack() as undo:
-            cwd = self._open_cwd(command)
+            cwd, seen = self._open_cwd(command)
             undo.callback(os.close, cwd)
             try:
                 stdin, reading = open_input(undo, waited_for=waited_for)
@@ -195,15 +195,17 @@ class Sandbox:
         self._started[number] = started
         self._open.append(started)
         descriptors = (cwd, reading, *output.writing)
-        return started, link.tell("spawn", descriptors, argv=argv, env=env, number=number)
+        said = {"argv": argv, "env": env, "number": number, "cwd": seen}
+        said["shown"] = self.tree.mounts.shown
+        return started, link.tell("spawn", descriptors, **said)
 
     def _holds(self, started: Started) -> bool:
         return started.output.reading or (started.code is None and started.number in self._started)
 
-    def _open_cwd(self, command: Command) -> int:
+    def _open_cwd(self, command: Command) -> tuple[int, str | None]:
         cwd = self._cwd if command.cwd is None else command.cwd
         try:
-            return self.tree.open_directory(cwd)
+            return self.tree.entered(cwd)
         except FileNotFound as error:
             raise NoSuchDirectory(str(error)) from None
 
@@ -223,6 +225,11 @@ class Sandbox:
             if isolated:
                 self._follow(self._link)
         return self._link
+
+    async def show(self) -> None:
+        """See `Runtime.show`."""
+        if self._link is not None:
+            await self._link.tell("show", shown=self.tree.mounts.shown)
 
     def _follow(self, link: Link) -> None:
         def answered(answer: asyncio.Future[object]) -> None:

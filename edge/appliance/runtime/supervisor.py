@@ -1,20 +1,24 @@
 """The supervisor of one sandbox: ``python -m edge.appliance.runtime.supervisor SOCKET MARK FREEZER [own]``.
 
 SOCKET is the number of an inherited, connected Unix stream socket, MARK the sandbox's mark, FREEZER
-``cgroup`` or ``signals``; ``own``: with a network of its own (``namespace.py``), or not at all. Standard library only, one thread, no buffering of anybody's output: the
-pipes of a command come as descriptors with the request, and end at the control plane.
+``cgroup`` or ``signals``; ``own``: with a network of its own (``namespace.py``), or not at all. Standard library only, one
+thread, no buffering of anybody's output: the pipes of a command come as descriptors with the request, and end at the control
+plane.
 
 Requests and answers are lines of JSON. Every request has an ``id``, its answer has the same one and
 either ``ok`` or ``error`` (with ``message``). The requests (``do``):
 
 ========= ============================================================================================
-spawn     ``argv, env, number``, with four descriptors: working directory, stdin, stdout, stderr. ok: pid
+spawn     ``argv, env, number``, with four descriptors: working directory, stdin, stdout, stderr; ``cwd``: its path, if it
+          is to be entered as it is seen in here; first as ``show``, if there are ``shown``. ok: pid
+show      ``shown``: pairs of directories, each to be seen read-only at the other (``readonly.py``). ok: true
 freeze    ok: true, once every process of the sandbox is still
 thaw      ok: true
 kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. ok: whether there was anything to kill
 kill_all  ok: true once nobody is left
 memory    ok: resident bytes of all processes
-cpu       ok: seconds of processor time that all processes have used so far, those that have ended includedsocket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
+cpu       ok: seconds of processor time that all processes have used so far, those that have ended included
+socket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
 table     ok: true, with one descriptor: a socket that tells who listens in there (``namespace.py``)
 ========= ============================================================================================
 
@@ -40,9 +44,12 @@ from edge.appliance.runtime.cgroup import Cgroup
 from edge.appliance.runtime.freezer import Freezer
 from edge.appliance.runtime.namespace import NoNamespace, enter, table
 from edge.appliance.runtime.processes import MARK, Process, of_command
+from edge.appliance.runtime.readonly import show
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAPBSET_DROP = 24
+_CAP_SYS_ADMIN = 21
 _READ = 1 << 16
 _MAX_DESCRIPTORS = 64
 
@@ -64,8 +71,11 @@ class Refused(Exception):
 class Supervisor:
     """The loop and its state: the commands that run, by pid, each with its number."""
 
-    def __init__(self, sock: socket.socket, mark: str, cgroup: Cgroup | None) -> None:
+    def __init__(
+        self, sock: socket.socket, mark: str, cgroup: Cgroup | None, *, own: bool = False
+    ) -> None:
         self._sock = sock
+        self._own = own
         self._mark = mark
         self._cgroup = cgroup
         self._prctl = _prctl()
@@ -76,6 +86,7 @@ class Supervisor:
         self._ending = False
         self._verbs: dict[str, Callable[[Request], object]] = {
             "spawn": self._spawn,
+            "show": self._show,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "kill": self._kill,
@@ -157,6 +168,7 @@ class Supervisor:
             if self._freezer.frozen:
                 # A child would freeze on its way into the cgroup, and we would wait for it.
                 raise Refused("frozen", "The sandbox is frozen.")
+            self._show(request)
             return self._start(request, *given)
         finally:
             for descriptor in given:
@@ -164,16 +176,24 @@ class Supervisor:
 
     def _start(self, request: Request, cwd: int, stdin: int, stdout: int, stderr: int) -> int:
         argv, env, number = request["argv"], request["env"], request["number"]
+        seen = request.get("cwd")
+        assert seen is None or isinstance(seen, str)
         assert isinstance(argv, list) and isinstance(env, dict) and isinstance(number, int)
 
         def prepare() -> None:
             os.fchdir(cwd)
+            if seen is not None:
+                # The descriptor leads to a mount of another namespace, where all may be written.
+                os.chdir(seen)
             if self._cgroup is not None:
                 try:
                     self._cgroup.join()
                 except OSError:
                     pass  # Outside of it, it is found by descent and stopped by signals.
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if self._own:
+                # Root in there would be root of its mounts, and could write to what is to be read only.
+                self._prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN)
 
         try:
             process = subprocess.Popen(
@@ -194,6 +214,17 @@ class Supervisor:
         process.returncode = 0
         self._running[process.pid] = number
         return process.pid
+
+    def _show(self, request: Request) -> bool:
+        shown = request.get("shown", ())
+        assert isinstance(shown, list | tuple)
+        for directory, at in shown:
+            try:
+                show(directory, at)
+            except OSError as error:
+                text = f"A volume cannot be mounted read-only: {error.strerror}."
+                raise Refused("not_shown", text) from None
+        return True
 
     def _reap(self) -> None:
         while True:
@@ -280,7 +311,7 @@ def main() -> None:
         except NoNamespace as e:
             sys.exit(f"no network of its own: {e}")  # Nothing starts in the wrong one.
     cgroup = Cgroup.make(mark) if freezer == "cgroup" else None
-    if not Supervisor(sock, mark, cgroup).run():
+    if not Supervisor(sock, mark, cgroup, own=network == ["own"]).run():
         sys.exit(1)  # The control plane, if it still lives, sweeps up.
 
 
