@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from edge.appliance.barrier import Edges
 from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.executions import Executions
 from edge.appliance.expiry import Expiry
 from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event, published
@@ -38,7 +39,7 @@ from edge.appliance.requests import SetTimeout, TimeoutAction
 from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Setup, Snapshot
 from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
-from edge.appliance.transitions import Executions, Transitions
+from edge.appliance.transitions import Transitions
 from edge.core.records import SandboxRecord, State
 
 T = TypeVar("T")

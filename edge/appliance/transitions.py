@@ -11,13 +11,13 @@ that happens all the same.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edge.appliance import lifecycle
 from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.executions import Executions
 from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event
 from edge.appliance.problems import (
@@ -38,41 +38,9 @@ from edge.appliance.runtime import (
     SupervisorLost,
     VolumeLost,
 )
-from edge.appliance.runtime.mounts import Mount
 from edge.appliance.sandbox import API, Cause, Origin, Sandbox, Setup, Snapshot
 from edge.appliance.store import StoreError
 from edge.core.records import State
-
-
-class Executions(Protocol):
-    """What the states rest on: directories and processes (``runtime/``)."""
-
-    @property
-    def isolated(self) -> bool:
-        """Whether each sandbox has a network of its own."""
-
-    def publish(self, sandbox_id: str, port: int) -> int:
-        """The port here that leads to this port of an isolated sandbox."""
-
-    async def create(
-        self,
-        sandbox_id: str,
-        *,
-        envs: dict[str, str],
-        cwd: str | None,
-        mounts: Sequence[Mount] = (),
-        fill: Callable[[Path], Awaitable[object]] | None = None,
-    ) -> None:
-        """Make the sandbox's place."""
-
-    async def freeze(self, sandbox_id: str) -> int:
-        """Stop all its processes; the memory they hold, in bytes."""
-
-    async def thaw(self, sandbox_id: str) -> None:
-        """Let them run on."""
-
-    async def destroy(self, sandbox_id: str) -> None:
-        """End them and remove the place."""
 
 
 class Transitions:
