@@ -30,26 +30,21 @@ happens on SIGTERM, which the kernel also sends if the control plane dies (PR_SE
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from edge.appliance.runtime.birth import Births, NotBorn
 from edge.appliance.runtime.cgroup import Cgroup
 from edge.appliance.runtime.freezer import Freezer
 from edge.appliance.runtime.namespace import NoNamespace, enter, table
 from edge.appliance.runtime.processes import MARK, Process, of_command
 from edge.appliance.runtime.readonly import show
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_CAPBSET_DROP = 24
-_CAP_SYS_ADMIN = 21
 _READ = 1 << 16
 _MAX_DESCRIPTORS = 64
 
@@ -75,10 +70,9 @@ class Supervisor:
         self, sock: socket.socket, mark: str, cgroup: Cgroup | None, *, own: bool = False
     ) -> None:
         self._sock = sock
-        self._own = own
         self._mark = mark
         self._cgroup = cgroup
-        self._prctl = _prctl()
+        self._births = Births(cgroup, own=own)
         self._running: dict[int, int] = {}
         self._descriptors: list[int] = []
         self._given: list[socket.socket] = []
@@ -107,8 +101,7 @@ class Supervisor:
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, self._end)
-        self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        self._births.adopt()
         try:
             self._serve(wakeup)
         finally:
@@ -169,51 +162,23 @@ class Supervisor:
                 # A child would freeze on its way into the cgroup, and we would wait for it.
                 raise Refused("frozen", "The sandbox is frozen.")
             self._show(request)
-            return self._start(request, *given)
+            return self._start(request, given)
         finally:
             for descriptor in given:
                 os.close(descriptor)
 
-    def _start(self, request: Request, cwd: int, stdin: int, stdout: int, stderr: int) -> int:
+    def _start(self, request: Request, descriptors: Sequence[int]) -> int:
         argv, env, number = request["argv"], request["env"], request["number"]
         seen = request.get("cwd")
-        assert seen is None or isinstance(seen, str)
         assert isinstance(argv, list) and isinstance(env, dict) and isinstance(number, int)
-
-        def prepare() -> None:
-            os.fchdir(cwd)
-            if seen is not None:
-                # The descriptor leads to a mount of another namespace, where all may be written.
-                os.chdir(seen)
-            if self._cgroup is not None:
-                try:
-                    self._cgroup.join()
-                except OSError:
-                    pass  # Outside of it, it is found by descent and stopped by signals.
-            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if self._own:
-                # Root in there would be root of its mounts, and could write to what is to be read only.
-                self._prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN)
-
+        assert seen is None or isinstance(seen, str)
+        marked = {**env, MARK: f"{self._mark}.{number}"}
         try:
-            process = subprocess.Popen(
-                argv,
-                env={**env, MARK: f"{self._mark}.{number}"},
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - one thread only, so no lock can be held.
-            )
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise Refused("not_executable", f"{argv[0]}: {reason}") from None
-        except (ValueError, subprocess.SubprocessError) as error:
-            raise Refused("not_executable", f"The command cannot be started: {error}") from None
-        # `_reap` waits for it. A Popen that thinks it still runs would wait too, and swallow the end.
-        process.returncode = 0
-        self._running[process.pid] = number
-        return process.pid
+            pid = self._births.start(argv, marked, descriptors, seen)
+        except NotBorn as error:
+            raise Refused("not_executable", str(error)) from None
+        self._running[pid] = number
+        return pid
 
     def _show(self, request: Request) -> bool:
         shown = request.get("shown", ())
@@ -289,15 +254,6 @@ class Supervisor:
         except OSError as error:
             raise Refused("no_socket", f"There is no such socket: {error.strerror}.") from None
         return True
-
-
-def _prctl() -> Callable[[int, int], None]:
-    """``prctl(2)``, loaded before any fork; does nothing where there is none."""
-    if sys.platform != "linux":
-        return lambda *_: None
-    function = ctypes.CDLL(None).prctl
-    function.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    return lambda option, value: function(option, value, 0, 0, 0)
 
 
 def main() -> None:
