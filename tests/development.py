@@ -36,7 +36,9 @@ def development(folder: Path, *options: str, **environ: str) -> Iterator[dict[st
         while (line := child.stdout.readline()) and not line.startswith(LAST):
             said += line
         assert line, f"dev did not start: {said}{(folder / 'stderr').read_text()}"
-        yield dict(re.findall(r"^  (\w+(?: key)?) +(\S+)$", said, re.MULTILINE))
+        # Beside an edge of several stands its admin listener, beside the metrics stand other pages.
+        row = r"^  (\S+(?: key)?) +(\S+?)(?:  \(.*\)|, /.*)?$"
+        yield dict(re.findall(row, said, re.MULTILINE))
     finally:
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=30)

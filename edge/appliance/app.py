@@ -153,7 +153,7 @@ def render(error: ApiError, request_id: str) -> web.Response:
         "code": problem.code,
         "request_id": request_id,
         "retryable": problem.retryable,
-        "suggested_action": problem.action,
+        "suggested_action": error.action or problem.action,
     }
     if error.details:
         body["details"] = dict(error.details)

@@ -18,13 +18,14 @@ __all__ = ["SANDBOX_NOT_FOUND", "UNSUPPORTED_PREVIEW_PORT", "ApiError", "invalid
 class ApiError(Exception):
     """A refusal: a row of the table, and what is particular about this case.
 
-    ``message`` replaces the row's sentence; it may quote input, never a credential.
+    ``message`` and ``action`` replace the row's sentences; they may quote input, never a credential.
     """
 
     problem: Problem
     message: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    action: str = ""
     error_detail: Mapping[str, object] | None = None
     """What the client makes its own kinds of upload errors of; only with ``file_upload_error``."""
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from edge.appliance.barrier import Edges
 from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.executions import Executions
 from edge.appliance.expiry import Expiry
 from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event, published
@@ -38,7 +39,7 @@ from edge.appliance.requests import SetTimeout, TimeoutAction
 from edge.appliance.sandbox import API, MANUAL, Cause, Plan, Sandbox, Setup, Snapshot
 from edge.appliance.store import Store
 from edge.appliance.tasks import Scope
-from edge.appliance.transitions import Executions, Transitions
+from edge.appliance.transitions import Transitions
 from edge.core.records import SandboxRecord, State
 
 T = TypeVar("T")
@@ -103,7 +104,14 @@ class Sandboxes:
 
     def reconcile(self, floor: int) -> list[Sandbox]:
         """Once, at the start: see ``reconcile.py``."""
-        return reconcile(self._registry, self._transitions, self._events, self._store, floor=floor)
+        return reconcile(
+            self._registry,
+            self._transitions,
+            self._events,
+            self._store,
+            floor=floor,
+            wall=self._wall,
+        )
 
     # --- Reading: never wakes ------------------------------------------------------------------------
 
@@ -326,11 +334,10 @@ class Sandboxes:
         self._registry.forget(snapshot_id)
 
     def set_timeout(self, sandbox: Sandbox, wanted: SetTimeout) -> None:
-        """Start the timeout anew (for a paused sandbox: with its next resume).
+        """Start the timeout anew (for a paused sandbox: with its next resume). One in error is only ever destroyed by it.
 
         Raises `ApiError` (invalid_request).
         """
-        runs = sandbox.state in (State.RUNNING, State.PAUSING)
         action = wanted.timeout_action or sandbox.timeout_action
         if action == "destroy" and sandbox.plan.auto_resume:
             raise invalid("timeout_action: a sandbox with auto_resume cannot be set to destroy")
@@ -338,12 +345,13 @@ class Sandboxes:
         with self._transitions.keeping(sandbox):
             sandbox.timeout_ms = wanted.timeout_ms
             sandbox.timeout_action = action
-            if runs:
+            if sandbox.state in (State.RUNNING, State.PAUSING) or sandbox.ends_in_error:
                 self._transitions.wind(sandbox)
+            elif sandbox.state is State.ERROR:
+                self._transitions.unwind(sandbox)
         for status in (Status.REQUESTED, Status.SUCCEEDED):
             self._transitions.emit(sandbox, Operation.TIMEOUT_UPDATED, status, API, metadata=told)
-        if runs:
-            self._expiry.arm(sandbox)
+        self._expiry.arm(sandbox)
 
     def reach(self, sandbox_id: str, port: int) -> None:
         """See to it that edges can reach this port of a sandbox; edges are told before we return.

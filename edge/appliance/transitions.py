@@ -11,13 +11,13 @@ that happens all the same.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edge.appliance import lifecycle
 from edge.appliance.events import EventLog, Operation, Status
+from edge.appliance.executions import Executions
 from edge.appliance.feed import Feed
 from edge.appliance.lifecycle import Event
 from edge.appliance.problems import (
@@ -38,40 +38,9 @@ from edge.appliance.runtime import (
     SupervisorLost,
     VolumeLost,
 )
-from edge.appliance.runtime.mounts import Mount
 from edge.appliance.sandbox import API, Cause, Origin, Sandbox, Setup, Snapshot
 from edge.appliance.store import StoreError
-
-
-class Executions(Protocol):
-    """What the states rest on: directories and processes (``runtime/``)."""
-
-    @property
-    def isolated(self) -> bool:
-        """Whether each sandbox has a network of its own."""
-
-    def publish(self, sandbox_id: str, port: int) -> int:
-        """The port here that leads to this port of an isolated sandbox."""
-
-    async def create(
-        self,
-        sandbox_id: str,
-        *,
-        envs: dict[str, str],
-        cwd: str | None,
-        mounts: Sequence[Mount] = (),
-        fill: Callable[[Path], Awaitable[object]] | None = None,
-    ) -> None:
-        """Make the sandbox's place."""
-
-    async def freeze(self, sandbox_id: str) -> int:
-        """Stop all its processes; the memory they hold, in bytes."""
-
-    async def thaw(self, sandbox_id: str) -> None:
-        """Let them run on."""
-
-    async def destroy(self, sandbox_id: str) -> None:
-        """End them and remove the place."""
+from edge.core.records import State
 
 
 class Transitions:
@@ -179,7 +148,7 @@ class Transitions:
             raise ApiError(PAUSE_FAILED) from e
         snapshot = Snapshot(snapshot_id, sandbox.id, size, self._wall())
         self._registry.keep(snapshot)
-        sandbox.timeout_at = sandbox.deadline = None
+        self.unwind(sandbox)
         self.move(sandbox, Event.FROZEN)
         emit(Operation.HIBERNATE, Status.SUCCEEDED)
         told = {"created_via": "hibernate"}
@@ -229,7 +198,7 @@ class Transitions:
         self.emit(sandbox, Operation.DESTROY, Status.REQUESTED, cause)
         with self.changing(sandbox):
             sandbox.state = lifecycle.after(sandbox.state, Event.DESTROY)
-            sandbox.timeout_at = sandbox.deadline = None
+            self.unwind(sandbox)
         await self._clear(sandbox)
         self.emit(sandbox, Operation.DESTROY, Status.SUCCEEDED, cause)
 
@@ -238,10 +207,15 @@ class Transitions:
         sandbox.last_activity = self._clock()
         self.move(sandbox, Event.STAY)
 
-    def wind(self, sandbox: Sandbox) -> None:
-        """``timeout_ms`` starts anew."""
-        sandbox.deadline = self._clock() + sandbox.timeout_ms / 1000
-        sandbox.timeout_at = self._wall() + sandbox.timeout_ms / 1000
+    def wind(self, sandbox: Sandbox, seconds: float | None = None) -> None:
+        """``timeout_ms`` starts anew, or as many seconds as are said."""
+        seconds = sandbox.timeout_ms / 1000 if seconds is None else seconds
+        sandbox.deadline = self._clock() + seconds
+        sandbox.timeout_at = self._wall() + seconds
+
+    def unwind(self, sandbox: Sandbox) -> None:
+        """It has no timeout, for now."""
+        sandbox.timeout_at = sandbox.deadline = None
 
     def move(self, sandbox: Sandbox, event: Event) -> None:
         """The next state, told to edges."""
@@ -282,9 +256,13 @@ class Transitions:
             self._log("event_not_written", sandbox=sandbox.id, error=str(e))
 
     def postpone(self, sandbox: Sandbox) -> None:
-        """From pausing back to running; a timeout that could do nothing must not be due again at once."""
+        """From pausing back to running; a timeout that could do nothing must not be due again at once.
+
+        One in error stays there.
+        """
         self.wind(sandbox)
-        self.stay(sandbox)
+        if sandbox.state is State.PAUSING:
+            self.stay(sandbox)
 
     def _begin(self, sandbox: Sandbox, event: Event) -> None:
         """A new incarnation is to run, with its timeouts anew. Told to nobody yet."""

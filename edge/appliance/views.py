@@ -155,7 +155,7 @@ def attachment_view(sandbox: Sandbox, attachment: Attachment, state: str | None 
         "volume_id": attachment.volume_id,
         "sandbox_id": sandbox.id,
         "mount_path": "/".join([WORKSPACE, *attachment.names]),
-        "read_only": False,
+        "read_only": attachment.read_only,
         "state": state or ("failed" if failed else _ATTACHED.get(sandbox.state, "unmounted")),
         "created_at": rfc3339(attachment.created_at),
         "updated_at": rfc3339(attachment.updated_at),

@@ -22,7 +22,7 @@ from pathlib import Path
 from edge.commands.addresses import check_addresses
 from edge.commands.children import Child, ChildEnded
 from edge.commands.operator import Door, kept
-from edge.commands.screen import Addresses, banner, base_url, edge_line, printable
+from edge.commands.screen import Addresses, banner, base_url, event_line
 from edge.commands.shared import OWN_VARIABLES, Options, Shared
 from edge.core.redis_settings import RedisSettings
 from edge.ops.configuration import CONFIG_VARIABLE, PREFIX, load_settings
@@ -143,10 +143,8 @@ class Dev:
         return [(_port(one), _port(one, "admin_port")) for one in said]
 
     async def _child(self, name: str, command: Sequence[str]) -> Child:
-        is_edge = name != CONTROL_PLANE_NAME
-
         def complain(line: str) -> None:
-            text = edge_line(line, name) if is_edge else printable(f"{name}: {line}")
+            text = event_line(line, name)
             if text is None:
                 return
             if self._held is not None:
@@ -158,7 +156,7 @@ class Dev:
             except OSError:
                 pass  # The terminal is gone; a signal will follow.
 
-        environ = self._environ if is_edge else self._bare_environ
+        environ = self._bare_environ if name == CONTROL_PLANE_NAME else self._environ
         child = await Child.start(name, command, environment=environ, on_error_line=complain)
         self._children.append(child)
         return child

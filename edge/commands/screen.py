@@ -66,7 +66,8 @@ def _left(addresses: Addresses, in_error: int) -> list[str]:
     them = "them" if many else "it"
     listed = f"{addresses.api}/v1/sandboxes?state=error"
     return [
-        f"{what} in state error: the processes have ended, the files are kept until you kill {them}.",
+        f"{what} in state error: the processes have ended, the files are kept until you kill {them},",
+        "or a timeout does that destroys (timeout_at).",
         f"  curl -s -H 'Authorization: Bearer {addresses.api_key}' '{listed}'",
     ]
 
@@ -110,8 +111,11 @@ def _commands(addresses: Addresses, demo: Mapping[str, object] | None) -> list[s
     return [try_first, try_next, f"{install} && {login} {script}"]
 
 
-def edge_line(line: str, name: str = "edge") -> str | None:
-    """One line of an edge's event log for people; None for what they need not see."""
+def event_line(line: str, name: str = "edge") -> str | None:
+    """One line of a child's event log for people; None for what they need not see.
+
+    The control plane's lines have no level: it writes none but those that somebody should see.
+    """
     try:
         event = json.loads(line)
     except ValueError:
@@ -120,10 +124,11 @@ def edge_line(line: str, name: str = "edge") -> str | None:
         return printable(f"{name}: {line}") if line else None
     if event.get("event") == "wake":
         return wake_line(event, "" if name == "edge" else f"{name} ")
-    if event.get("level") in ("warning", "error"):
+    if event.get("level", "warning") in ("warning", "error"):
         rest = {k: v for k, v in event.items() if k not in ("time", "level", "event")}
+        what = f"{name}: {str(event.get('event')).replace('_', ' ')}"
         told = ", ".join(f"{key} {value}" for key, value in rest.items())
-        return printable(f"{name}: {str(event.get('event')).replace('_', ' ')}: {told}")
+        return printable(f"{what}: {told}" if told else what)
     return None
 
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from edge.ops.private import is_one_of_us
 from edge.ops.process import cannot_listen
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Admin:
@@ -46,7 +49,8 @@ class Admin:
         return address[1]
 
     async def listen_privately(self, path: Path) -> None:
-        """Listen on a Unix socket. Raises OSError."""
+        """Listen on a Unix socket, for our own user. Raises OSError."""
+        self._runner.app.middlewares.append(_private)
         await self._runner.setup()
         await web.UnixSite(self._runner, path).start()
 
@@ -67,3 +71,11 @@ class Admin:
     async def _scrape(self, _: web.Request) -> web.Response:
         text = await self._metrics()
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@web.middleware
+async def _private(request: web.Request, handler: Handler) -> web.StreamResponse:
+    peer = request.get_extra_info("socket")
+    if peer is None or not is_one_of_us(peer):
+        raise web.HTTPForbidden
+    return await handler(request)

@@ -7,12 +7,12 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 from edge.core.settings import Settings
 from edge.ops.events import EventLog
 from edge.ops.handover import taken_over
 from edge.ops.lines import LineWriter
+from edge.ops.private import tidy_up
 from edge.ops.process import StartError, Stop, say
 from edge.ops.server import build_edge
 from edge.ops.workers import Supervisor
@@ -74,17 +74,8 @@ async def work(status_fd: int) -> int:
     await stop.asked.wait()
     await edge.stop()
     if stop.orphaned:
-        _tidy_up(admin_socket)
+        tidy_up(admin_socket)
     return 0
-
-
-def _tidy_up(admin_socket: Path) -> None:
-    """Remove what a supervisor that was killed could not; the last worker removes the folder."""
-    admin_socket.unlink(missing_ok=True)
-    try:
-        admin_socket.parent.rmdir()
-    except OSError:
-        pass  # Another worker's socket is in it.
 
 
 def _tell(fd: int, said: dict[str, object]) -> None:

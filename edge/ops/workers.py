@@ -1,7 +1,7 @@
 """Several processes on one port: a supervisor, and the workers it starts, watches and begins again.
 
 Each worker is a whole edge that listens with SO_REUSEPORT and shows its admin listener only to the
-supervisor, over a Unix socket. The supervisor's own admin listener speaks for all: ready when every
+supervisor (`edge.ops.private`). The supervisor's own admin listener speaks for all: ready when every
 worker is, metrics added up. Workers get their settings over standard input (`edge.ops.handover`), which also ties
 them to the supervisor: when it closes, they drain and end.
 """
@@ -14,12 +14,9 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from asyncio.subprocess import Process
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import aiohttp
 
 from edge.core.settings import Settings
 from edge.ops.admin import Admin
@@ -27,6 +24,7 @@ from edge.ops.events import EventLog
 from edge.ops.handover import handover, share
 from edge.ops.lines import LineWriter
 from edge.ops.merge import Merger
+from edge.ops.private import Places, ask, clear
 from edge.ops.process import StartError, cannot_listen
 from edge.wake.scope import Scope
 
@@ -70,9 +68,8 @@ class Supervisor:
         self._scope = Scope(lambda name, e: self._tell("crash", task=name, error=repr(e)))
         self._admin = Admin(unready=self._unready, metrics=self._metrics)
         self._merger = Merger()
-        self._folder = tempfile.TemporaryDirectory(prefix="preview-edge-")
-        folder = Path(self._folder.name)
-        self._workers = [_Worker(i, folder / f"{i}") for i in range(settings.listen.workers)]
+        self._places = Places(settings.listen.workers)
+        self._workers = [_Worker(i, self._places[i]) for i in range(settings.listen.workers)]
         self._reserved: socket.socket | None = None
         self._stopping = asyncio.Event()
 
@@ -128,7 +125,7 @@ class Supervisor:
         await self._admin.close()
         if self._reserved is not None:
             self._reserved.close()
-        self._folder.cleanup()
+        self._places.close()
         self._tell("stopped")
         self._stderr.close()
 
@@ -163,7 +160,7 @@ class Supervisor:
 
     async def _run(self, worker: _Worker) -> int:
         """One life of a worker; returns its exit status (negative: the signal that ended it)."""
-        worker.socket.unlink(missing_ok=True)
+        clear(worker.socket)
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -226,16 +223,10 @@ class Supervisor:
 
     async def _ask(self, worker: _Worker, path: str) -> str | None:
         """A worker's answer on its admin socket; None when there is none to be had."""
-        timeout = aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT)
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.UnixConnector(str(worker.socket)), timeout=timeout
-                ) as session,
-                session.get(f"http://worker{path}") as answer,
-            ):
-                return await answer.text()
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(SCRAPE_TIMEOUT):
+                return await ask(worker.socket, path)
+        except (TimeoutError, OSError, EOFError):
             return None
 
     def _tell(self, event: str, **fields: object) -> None:

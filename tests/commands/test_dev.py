@@ -171,6 +171,19 @@ def test_the_operator_finds_it_by_its_data_directory(dev: Dev) -> None:
     assert [line.split()[1] for line in trail.splitlines()] == ["disabled", "enabled"]
 
 
+def test_what_the_control_plane_has_to_say(dev: Dev) -> None:
+    """A line like all others, not one of its log."""
+    folder = dev.folder / dev.row("data")
+    broken = folder / "signing-key-20200101T000000Z.pem"
+    broken.write_text("no key")
+    try:
+        fetch(dev.row("API") + "/.well-known/jwks.json")
+        dev.until(lambda: "\ncontrol plane: keys unusable: error " in dev.out)
+    finally:
+        broken.unlink()
+    assert '"event"' not in dev.out + dev.err
+
+
 def test_workers_are_what_was_asked_for(dev: Dev) -> None:
     """Two processes behind the one edge port."""
     assert sum(" worker " in command for command in family(dev.folder).values()) == 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.commands.screen import Addresses, banner, base_url, edge_line, without_secrets
+from edge.commands.screen import Addresses, banner, base_url, event_line, without_secrets
 
 ADDRESSES = Addresses(
     "http://127.0.0.1:1", [("http://127.0.0.1:2", "http://127.0.0.1:3")], "nsk_k", "d"
@@ -39,7 +39,7 @@ def test_the_banner_has_key_addresses_and_three_commands(demo: dict[str, object]
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(1, "A sandbox of|kill it."), (12, "12 sandboxes of|kill them.")]
+    ("number", "words"), [(1, "A sandbox of|kill it,"), (12, "12 sandboxes of|kill them,")]
 )
 def test_the_banner_says_what_an_earlier_run_left(number: int, words: str) -> None:
     """How many, that their files wait, and how to list them; without any not a word."""
@@ -96,7 +96,7 @@ def event(**fields: object) -> str:
 
 def test_a_wake_is_one_line_for_people() -> None:
     """Who woke it, who waited, and the three phases."""
-    line = edge_line(
+    line = event_line(
         event(
             event="wake", sandbox="sb_1", outcome="ok", woken_by="GET /", waiters=3,
             resume_ms=7.14, listen_ms=0.5, dispatch_ms=0.4, first_byte_ms=1234.0,
@@ -109,7 +109,7 @@ def test_a_wake_is_one_line_for_people() -> None:
 
 def test_a_wake_that_failed_says_why() -> None:
     """The code its waiters got."""
-    line = edge_line(
+    line = event_line(
         event(
             event="wake",
             sandbox="sb_1",
@@ -136,20 +136,36 @@ def test_a_wake_that_failed_says_why() -> None:
 )
 def test_other_lines(line: str, shown: str | None) -> None:
     """Troubles are shown, routine is not."""
-    assert edge_line(line) == shown
+    assert event_line(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            {"event": "state_not_written", "sandbox": "sb_1", "error": "disk full"},
+            "state not written: sandbox sb_1, error disk full",
+        ),
+        ({"event": "redis_back"}, "redis back"),
+    ],
+)
+def test_lines_of_the_control_plane(line: dict[str, object], shown: str) -> None:
+    """They have no level, and are all for people; never as JSON."""
+    text = json.dumps({"time": "2026-01-02T12:34:56.789+00:00", **line})
+    assert event_line(text, "control plane") == f"control plane: {shown}"
 
 
 def test_lines_of_a_fleet_say_whose_they_are() -> None:
     """Wakes that went well, wakes that did not, and the rest."""
     woke = {"event": "wake", "sandbox": "s", "woken_by": "GET /"}
-    assert "  edge-2 woke s for" in str(edge_line(event(**woke, outcome="ok"), "edge-2"))
-    assert "  edge-2 could not wake s" in str(edge_line(event(**woke, outcome="no"), "edge-2"))
-    assert edge_line("Traceback", "edge-2") == "edge-2: Traceback"
+    assert "  edge-2 woke s for" in str(event_line(event(**woke, outcome="ok"), "edge-2"))
+    assert "  edge-2 could not wake s" in str(event_line(event(**woke, outcome="no"), "edge-2"))
+    assert event_line("Traceback", "edge-2") == "edge-2: Traceback"
 
 
 def test_a_path_cannot_command_the_terminal() -> None:
     """Control characters of a request's path are not obeyed."""
-    line = edge_line(
+    line = event_line(
         event(event="wake", sandbox="s", outcome="ok", woken_by="GET /\x9b2J\x1b[2J", waiters=1)
     )
     assert line is not None

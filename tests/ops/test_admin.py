@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
-from pathlib import Path
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.ops.admin import Admin
+from edge.ops.private import Places, ask
 from edge.ops.process import StartError
 
 TEXT = b"# HELP a_total A.\n# TYPE a_total counter\na_total 1.0\n"
@@ -30,9 +32,9 @@ class Fixed:
         return TEXT
 
 
-async def get(url: str, connector: aiohttp.BaseConnector | None = None) -> tuple[int, str, bytes]:
+async def get(url: str) -> tuple[int, str, bytes]:
     """Status, content type and body."""
-    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return answer.status, answer.headers["Content-Type"], await answer.read()
 
 
@@ -62,15 +64,38 @@ async def test_three_pages_over_tcp() -> None:
         await get(f"{base}/healthz")
 
 
-async def test_on_a_unix_socket(tmp_path: Path) -> None:
-    """A worker's listener, which only the supervisor's user can reach."""
-    fixed = Fixed()
-    await fixed.admin.listen_privately(tmp_path / "0")
+async def test_on_a_unix_socket() -> None:
+    """A worker's listener, read by its supervisor: whatever its answer's status and length."""
+    fixed, place = Fixed(), Places(1)[0]
+    await fixed.admin.listen_privately(place)
     try:
-        connector = aiohttp.UnixConnector(str(tmp_path / "0"))
-        assert (await get("http://worker/healthz", connector))[0] == 200
+        assert json.loads(await ask(place, "/healthz")) == {"alive": True}
+        fixed.reasons = ["draining"]
+        assert json.loads(await ask(place, "/readyz"))["reasons"] == ["draining"]
+        assert await ask(place, "/metrics") == TEXT.decode()
     finally:
         await fixed.admin.close()
+    with pytest.raises(OSError):
+        await ask(place, "/healthz")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can come as somebody else")
+async def test_who_comes_as_somebody_else_learns_nothing() -> None:
+    """Abstract sockets have no permissions, and every user of the machine may connect."""
+    fixed, place = Fixed(), Places(1)[0]
+    await fixed.admin.listen_privately(place)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        os.seteuid(65534)
+        sock.connect(str(place))
+    finally:
+        os.seteuid(0)
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await fixed.admin.close()
+    assert answer.startswith(b"HTTP/1.0 403") and b"a_total" not in answer
 
 
 async def test_a_taken_port_is_told() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,15 +15,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
 import pytest
-from nullspace import Sandbox
+from nullspace import Sandbox, SandboxError, Volume
 
 from tests.development import ROOT, development
+from tests.state.redis.valkey import Valkey
 
 pytestmark = pytest.mark.needs_tool("netns")
 
 APP = """
-import sys
+import asyncio, sys
 from aiohttp import web
 
 async def hello(request):
@@ -36,18 +40,33 @@ async def echo(request):
 
 app = web.Application()
 app.add_routes([web.get("/", hello), web.get("/ws", echo)])
-web.run_app(app, host="127.0.0.1", port=8080, print=None)
+
+async def serve():
+    runner = web.AppRunner(app)
+    await runner.setup()
+    for port in (9000, 9001, 9002, 8080):
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+VISIT = """
+import errno, json, socket, sys
+def visit(name):
+    with socket.socket(socket.AF_UNIX) as sock:
+        return errno.errorcode.get(sock.connect_ex(name.replace("@", chr(0), 1)))
+print(json.dumps({name: visit(name) for name in sys.argv[1:]}))
 """
 LOOK = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The first screen of a ``dev`` for this module's tests."""
-    with development(
-        tmp_path_factory.mktemp("dev"), "--isolation", "netns", "--window", "4"
-    ) as rows:
-        yield rows
+    """The first screen of a ``dev`` for this module's tests, and where its temporary files are."""
+    folder = tmp_path_factory.mktemp("dev")
+    options = ("--isolation", "netns", "--window", "4", "--workers", "2")
+    with development(folder, *options, TMPDIR=str(folder)) as rows:
+        yield rows | {"TMPDIR": str(folder)}
 
 
 @pytest.fixture
@@ -120,6 +139,56 @@ async def test_two_sandboxes_on_one_port(said: dict[str, str], login: dict[str, 
             await asyncio.to_thread(sandbox.kill)
 
 
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The first screen of a ``dev`` with three edges over a real Redis."""
+    folder = tmp_path_factory.mktemp("fleet")
+    redis = Valkey(folder)
+    options = ("--isolation", "netns", "--edges", "3", "--no-demo", "--redis-url", redis.url)
+    try:
+        asyncio.run(redis.start())
+        with development(folder, *options) as rows:
+            yield rows
+    finally:
+        redis.kill()
+
+
+async def test_the_same_through_each_of_many_edges(fleet: dict[str, str]) -> None:
+    """Two sandboxes on one port: each edge wakes and serves both, and each of them what another edge has woken."""
+    login = {"base_url": fleet["API"], "api_key": fleet["API key"]}
+    names = ("one", "two")
+    made = [await asyncio.to_thread(_start, name, login) for name in names]
+    previews = [await asyncio.to_thread(sandbox.get_preview_url, 8080) for sandbox in made]
+    async with aiohttp.ClientSession() as session:
+        doors = [Door(session, fleet[f"edge-{number}"]) for number in (1, 2, 3)]
+        for first in range(3):
+            # The first one wakes; with the last one first, the others meet a record that is news to them.
+            order = [*doors[first:], *doors[:first]]
+            for name, sandbox, preview in zip(names, made, previews, strict=True):
+                await asyncio.to_thread(sandbox.pause)
+                for door in order:
+                    assert await door.get(preview.url) == (200, name)
+                socket_ = await order[-1].talk(preview.websocket_url)
+                await socket_.send_str("a")
+                assert await socket_.receive_str(timeout=20) == f"{name} a"
+                await socket_.close()
+            # A port that had no way in until now: whichever edge is asked, and however soon.
+            for name, sandbox in zip(names, made, strict=True):
+                late = await asyncio.to_thread(sandbox.get_preview_url, 9000 + first)
+                asked = await asyncio.gather(*(door.get(late.url) for door in doors))
+                assert asked == [(200, name)] * 3
+        for sandbox in made:
+            await asyncio.to_thread(sandbox.pause)
+        # All at once: six requests, two wakes.
+        asked = await asyncio.gather(*(door.get(one.url) for door in doors for one in previews))
+        assert asked == [(200, "one"), (200, "two")] * 3
+    for sandbox in made:
+        told = await asyncio.to_thread(sandbox.list_lifecycle)
+        resumes = [one for one in told.events if one.operation == "resume_from_snapshot"]
+        assert [one.status for one in resumes] == ["succeeded"] * 4
+        await asyncio.to_thread(sandbox.kill)
+
+
 async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[str, Any]) -> None:
     """Nobody listens in there, whatever listens out here, and it says so."""
     sandbox = await asyncio.to_thread(_start, "one", login)
@@ -150,6 +219,49 @@ async def test_a_closed_port_is_told_as_ever(said: dict[str, str], login: dict[s
     inside = await asyncio.to_thread(lambda: Sandbox.create(internet_access=False, **login))
     for each in (sandbox, inside):
         await asyncio.to_thread(each.kill)
+
+
+def test_a_volume_to_read_only(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Written by one sandbox, read by others, which can change nothing: by processes, by calls, after a fork."""
+    volume = Volume.create("library", **login)
+    place = {"ref": "library", "mount_path": "/workspace/v"}
+    with Sandbox.create(volumes=[place], **login) as writer:
+        writer.files.write("v/f", "one")
+        with Sandbox.create(
+            volumes=[place | {"read_only": True}], on_timeout="pause", auto_resume=True, **login
+        ) as reader:
+            (attachment,) = reader.list_volumes()
+            assert attachment.read_only and attachment.mount_path == "/workspace/v"
+            reader.attach_volume("library", "/workspace/later", read_only=True)
+            fork = reader.fork()
+            reader.pause()
+            for one in (reader, fork):
+                assert [each.read_only for each in one.list_volumes()] == [True, True]
+                assert one.files.read("v/f") == "one"
+                ran = one.commands.run("cat v/f; echo two > v/f; touch later/g", shell=True)
+                assert ran.stdout == "one" and ran.stderr.count("Read-only file system") == 2
+                for name in ("v/f", "later/g"):
+                    with pytest.raises(SandboxError) as refused:
+                        one.files.write(name, "two")
+                    assert refused.value.code == "permission_denied"
+            for attachment in reader.list_volumes():
+                assert reader.get_volume_health(str(attachment.id)).state == "mounted"
+            writer.files.write("v/f", "three")
+            assert reader.commands.run("cat", ["later/f"]).stdout == "three"
+            fork.kill()
+    volume.delete()
+
+
+def test_no_worker_of_the_edge_is_in_reach(said: dict[str, str], login: dict[str, Any]) -> None:
+    """Their admin listeners answer the supervisor, and nobody in a sandbox, who is the same user."""
+    found = re.findall(r" (\S+)$", Path("/proc/net/unix").read_text(), re.MULTILINE)
+    names = [one for one in found if one.startswith((said["TMPDIR"], "@preview-edge-"))]
+    assert len(names) >= 2
+    admin = said["admin"].partition("/metrics")[0]
+    assert httpx.get(f"{admin}/readyz").json() == {"ready": True}
+    with Sandbox.create(**login) as sandbox:
+        ran = sandbox.commands.run(sys.executable, ["-c", VISIT, *names])
+    assert dict.fromkeys(names, "ECONNREFUSED") == json.loads(ran.stdout)
 
 
 async def test_the_demo_runs_in_its_own(said: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from edge.appliance.api.http import answer, query, read, whole
+from edge.appliance.api.http import answer, apart, query, read, whole
 from edge.appliance.api.places import FOR_SANDBOXES, FOR_VOLUMES, files, search, shown_root
 from edge.appliance.file_requests import (
     FilePath,
@@ -31,13 +31,16 @@ MAX_FILE = 64 << 20
 MAX_WRITE = MAX_FILE // 3 * 4 + (1 << 16)
 """Bytes of a body that carries a file as base64."""
 
+PIECE = 1 << 20
+"""Characters of base64 that are decoded at a time: a multiple of 4."""
+
 MAX_DEPTH = 32
 
 
 async def write(request: web.Request) -> web.Response:
     """``POST S/files/write``: a file as text or base64; answers what is there now."""
     wanted = await read(request, FileWrite, MAX_WRITE)
-    data = _decoded(wanted)
+    data = await apart(len(wanted.content), lambda: _decoded(wanted))
     return answer(file_view(await files(request, lambda tree: tree.write(wanted.path, data))))
 
 
@@ -45,14 +48,7 @@ async def read_text(request: web.Request) -> web.Response:
     """``POST S/files/read``: a file as text or base64."""
     wanted = await read(request, FileRead)
     data = await files(request, lambda tree: tree.read(wanted.path, MAX_FILE), reading=True)
-    if wanted.encoding == "base64":
-        content = base64.b64encode(data).decode("ascii")
-    else:
-        try:
-            content = data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise invalid("The file is not UTF-8; read it as bytes.") from None
-    return answer({"path": wanted.path, "content": content, "encoding": wanted.encoding})
+    return await apart(len(data), lambda: _told(wanted, data))
 
 
 async def list_files(request: web.Request) -> web.Response:
@@ -146,13 +142,34 @@ def checked(path: str) -> str:
     return path
 
 
+def _told(wanted: FileRead, data: bytes) -> web.Response:
+    if wanted.encoding == "base64":
+        content = base64.b64encode(data).decode("ascii")
+    else:
+        try:
+            content = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise invalid("The file is not UTF-8; read it as bytes.") from None
+    return answer({"path": wanted.path, "content": content, "encoding": wanted.encoding})
+
+
 def _decoded(wanted: FileWrite) -> bytes:
     try:
         if wanted.encoding == "base64":
-            return base64.b64decode(wanted.content, validate=True)
+            return _from_base64(wanted.content)
         return wanted.content.encode("utf-8")
     except (binascii.Error, ValueError):
         raise invalid(f"content: not {wanted.encoding}") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """In pieces, between which other threads have their turn. Raises ValueError."""
+    if 0 <= text.find("=") < len(text) - 2:
+        raise ValueError("padding before the end")
+    data = bytearray()
+    for at in range(0, len(text), PIECE):
+        data += base64.b64decode(text[at : at + PIECE], validate=True)
+    return bytes(data)
 
 
 _CALLS = [

@@ -12,6 +12,7 @@ from edge.appliance.api.http import (
     answer,
     fields_of,
     number,
+    only,
     parts,
     query,
     read,
@@ -38,7 +39,7 @@ async def get(request: web.Request) -> web.Response:
     """``GET S``: the sandbox, or the fields asked for."""
     fields = fields_of(query(request, "fields"), SANDBOX_FIELDS)
     sandbox = parts(request).sandboxes.get(sandbox_id(request))
-    return answer(_only(sandbox_view(sandbox), fields))
+    return answer(only(sandbox_view(sandbox), fields))
 
 
 async def list_all(request: web.Request) -> web.Response:
@@ -64,7 +65,7 @@ async def list_all(request: web.Request) -> web.Response:
     ]
     page = found[:limit]
     result: Json = {
-        "items": [_only(sandbox_view(sandbox), fields) for sandbox in page],
+        "items": [only(sandbox_view(sandbox), fields) for sandbox in page],
         "has_next": len(found) > limit,
     }
     if len(found) > limit:
@@ -108,10 +109,6 @@ async def set_timeout(request: web.Request) -> web.Response:
     sandbox = sandboxes.get(sandbox_id(request))
     sandboxes.set_timeout(sandbox, wanted)
     return answer(sandbox_view(sandbox))
-
-
-def _only(view: Json, fields: list[str] | None) -> Json:
-    return view if fields is None else {key: view[key] for key in fields if key in view}
 
 
 def _states(asked: Mapping[str, str]) -> set[str] | None:

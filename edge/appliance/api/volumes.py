@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from edge.appliance.api.http import answer, fields_of, parts, query, read, sandbox_id
+from edge.appliance.api.http import answer, fields_of, only, parts, query, read, sandbox_id
 from edge.appliance.parts import Parts
 from edge.appliance.views import VOLUME_FIELDS, Json, attachment_view, volume_view
 from edge.appliance.volumes.attachments import MAX_OF_VOLUME
@@ -24,20 +24,20 @@ async def list_all(request: web.Request) -> web.Response:
     fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
     the_parts = parts(request)
     await the_parts.volumes.measure(*the_parts.volumes.all())
-    return answer([_only(_view(the_parts, volume), fields) for volume in the_parts.volumes.all()])
+    return answer([only(_view(the_parts, volume), fields) for volume in the_parts.volumes.all()])
 
 
 async def get(request: web.Request) -> web.Response:
     """``GET /v1/volumes/{id}``."""
     fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
-    return answer(_only(await _measured(parts(request), _volume(request)), fields))
+    return answer(only(await _measured(parts(request), _volume(request)), fields))
 
 
 async def by_name(request: web.Request) -> web.Response:
     """``GET /v1/volumes/by-name/{name}``."""
     fields = fields_of(query(request, "fields"), VOLUME_FIELDS)
     volume = parts(request).volumes.named(request.match_info["name"])
-    return answer(_only(await _measured(parts(request), volume), fields))
+    return answer(only(await _measured(parts(request), volume), fields))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -104,10 +104,6 @@ def _view(the_parts: Parts, volume: Volume) -> Json:
     attached = [attachment for _, attachment in the_parts.attachments.of_volume(volume)]
     there = the_parts.volumes.there(volume)
     return volume_view(volume, attached, there=there, max_mounts=MAX_OF_VOLUME)
-
-
-def _only(view: Json, fields: list[str] | None) -> Json:
-    return view if fields is None else {key: view[key] for key in fields}
 
 
 ROUTES = [

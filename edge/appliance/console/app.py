@@ -71,7 +71,7 @@ def _refusal(error: ApiError) -> web.Response:
     values = {
         "prefix": PREFIX,
         "message": error.message or problem.message,
-        "action": problem.action,
+        "action": error.action or problem.action,
         "code": problem.code,
         "port": error.details.get("port"),
     }

@@ -6,54 +6,28 @@ against all of this.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from edge.appliance import problems
+from edge.appliance.description.schemas import (
+    ANY,
+    BOOL,
+    COUNT,
+    TEXT,
+    TIME,
+    Schema,
+    closed,
+    listed,
+    nullable,
+    ref,
+    words,
+)
 from edge.appliance.events import Actor, Operation, Status
 from edge.appliance.lifecycle import published
 from edge.appliance.pools.pool import PoolState
 from edge.appliance.views import FORWARDED_HEADERS, PROXY_HEADER, TRAFFIC_HEADER
 from edge.core.errors import Problem
 from edge.core.records import GrantStatus, State, Transport
-
-Schema = dict[str, Any]
-
-BOOL: Final[Schema] = {"type": "boolean"}
-COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-TEXT: Final[Schema] = {"type": "string"}
-ANY: Final[Schema] = {"type": "object"}
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-
-
-def ref(name: str) -> Schema:
-    """A schema by its name."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def words(*allowed: str) -> Schema:
-    """One of these."""
-    return {"type": "string", "enum": list(allowed)}
-
-
-def listed(items: Schema) -> Schema:
-    """A list of these."""
-    return {"type": "array", "items": items}
-
-
-def nullable(schema: Schema) -> Schema:
-    """This, or null."""
-    return schema | {"type": [schema["type"], "null"]}
-
-
-def closed(optional: Schema | None = None, /, **required: Schema) -> Schema:
-    """An object with these keys and no other."""
-    return {
-        "type": "object",
-        "properties": required | (optional or {}),
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
 
 CODES: Final = sorted(
     {one.code for one in vars(problems).values() if isinstance(one, Problem)}

@@ -12,7 +12,7 @@ from edge.appliance import file_requests as of_files
 from edge.appliance import requests as of
 from edge.appliance.api.http import MAX_LIMIT
 from edge.appliance.api.sandboxes import MAX_PAGE
-from edge.appliance.description.answers import TEXT, TIME, Schema, words
+from edge.appliance.description.schemas import TEXT, TIME, Schema, words
 from edge.appliance.events import Operation, Status
 from edge.appliance.pools.definition import Definition
 from edge.appliance.pools.pool import PoolState, PoolStatus

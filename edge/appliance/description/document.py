@@ -14,8 +14,9 @@ from pydantic.json_schema import models_json_schema
 from edge import __version__
 from edge.appliance.api import operator
 from edge.appliance.console import PREFIX as CONSOLE
-from edge.appliance.description.answers import ANSWERS, COUNT, TEXT, Schema, ref
+from edge.appliance.description.answers import ANSWERS
 from edge.appliance.description.calls import BYTES, CALLS, Call, DefinitionUpdate
+from edge.appliance.description.schemas import COUNT, TEXT, Schema, ref
 from edge.state import wire
 
 _ABOUT = """\

@@ -25,6 +25,7 @@ from edge.appliance.runtime.entries import (
 )
 from edge.appliance.runtime.interface import (
     FileConflict,
+    FileDenied,
     FileEntry,
     FileFailed,
     FileNotFound,
@@ -63,6 +64,14 @@ class WorkTree:
     def open_directory(self, path: str) -> int:
         """A descriptor of a directory; the caller closes it."""
         return self._open_directory(path)[0]
+
+    def entered(self, path: str) -> tuple[int, str | None]:
+        """The same for processes, and where they see it if that is not where we do (`Mount.read_only`)."""
+        descriptor, names = self._open_directory(path)
+        mount = self.mounts.over(names)
+        if mount is None or not mount.read_only:
+            return descriptor, None
+        return descriptor, "/".join([mount.target, *names[len(mount.names) :]])
 
     def open_file(self, path: str) -> tuple[int, int]:
         """A descriptor of a regular file, which the caller closes, and its size now."""
@@ -148,7 +157,7 @@ class WorkTree:
 
         try:
             with faults(path):
-                self.paths.walk(path, look)
+                self.paths.walk(path, look, changing=True)
         except FileNotFound:
             pass  # It will be made, and what is missing above it.
         return self.aside.receive(path, limit)
@@ -179,6 +188,10 @@ class WorkTree:
                 self.paths.walk(path, make, create=True)
             except NotADirectoryError:
                 raise FileConflict(f"{path}: what is there is not a directory.") from None
+            except FileDenied:
+                # Where nothing can be made there may be one.
+                if not self.exists(path) or not self.info(path).is_dir:
+                    raise
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link in place of a file or link; missing directories are made."""
@@ -223,7 +236,7 @@ class WorkTree:
 
             os.stat(name, dir_fd=directory, follow_symlinks=False)
             with faults(new):
-                self.paths.walk(new, to, follow=False)
+                self.paths.walk(new, to, follow=False, changing=True)
 
         with faults(old):
             self.paths.walk(old, move, follow=False, taking=True)
@@ -241,7 +254,7 @@ class WorkTree:
             change_mode(name, directory, mode & PERMISSIONS)
 
         with faults(path):
-            self.paths.walk(path, change)
+            self.paths.walk(path, change, changing=True)
 
     # --- Mounts: see ``mounts.py`` ----------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from edge.appliance.runtime.interface import (
 )
 from edge.appliance.runtime.mounts import Mount
 from edge.appliance.runtime.paths import WORKSPACE
+from edge.appliance.runtime.ports import Ports
 from edge.appliance.runtime.sandbox import Sandbox
 from edge.appliance.runtime.staged import clear
 from edge.appliance.runtime.started import Stream
@@ -48,6 +50,7 @@ class Runtime:
         self._root = root.absolute()
         self._cgroups = cgroups
         self.isolated = isolated
+        self._ports = Ports(time.monotonic) if isolated else None
         self._sandboxes: dict[str, Sandbox] = {}
         self._searches = asyncio.Semaphore(SEARCHES)
 
@@ -98,7 +101,7 @@ class Runtime:
             envs=envs,
             cwd=home,
             cgroups=self._cgroups,
-            isolated=self.isolated,
+            ports=self._ports,
         )
         tree = sandbox.tree
         try:
@@ -228,6 +231,13 @@ class Runtime:
         """These are mounted since an earlier run."""
         self._sandbox(sandbox_id).tree.mounts.know(*mounts)
 
+    async def show(self, sandbox_id: str) -> None:
+        """Let the processes that run see what has been mounted read-only; those that start do by themselves.
+
+        Raises `VolumeLost`, `SupervisorLost`.
+        """
+        await self._sandbox(sandbox_id).show()
+
     async def memory_bytes(self, sandbox_id: str) -> int:
         """Resident bytes of all of its processes; shared pages count once for each."""
         return await self._sandbox(sandbox_id).memory()
@@ -237,9 +247,9 @@ class Runtime:
 
         The same one as long as there is the sandbox. Raises OSError where there is no free port.
         """
-        relay = self._sandbox(sandbox_id).relay
-        assert relay is not None
-        return relay.publish(port)
+        doors = self._sandbox(sandbox_id).doors
+        assert doors is not None
+        return doors.publish(port)
 
     async def usage(self, sandbox_id: str) -> Usage:
         """What its processes use, measured over a tenth of a second; a frozen one stays so.

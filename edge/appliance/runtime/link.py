@@ -22,6 +22,7 @@ from edge.appliance.runtime.interface import (
     RuntimeFault,
     SandboxFrozen,
     SupervisorLost,
+    VolumeLost,
 )
 
 _READ = 1 << 16
@@ -35,6 +36,7 @@ _FAULTS: dict[str, type[RuntimeFault]] = {
     "freeze_failed": FreezeFailed,
     "not_executable": NotExecutable,
     "no_socket": RuntimeFault,
+    "not_shown": VolumeLost,
 }
 
 

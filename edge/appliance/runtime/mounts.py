@@ -3,7 +3,8 @@
 Without privileges nothing can be mounted, so a mount is a symbolic link that we make, and processes
 follow it. The file calls do not: a link that leads out of the tree is refused there, whoever made it. They
 know the mounts from a table, and where the link at a mount's place is still the one that we made, they
-open the directory by the way that the table has. So processes can make such a link gone or another one, and
+open the directory by the way that the table has. A mount that is read-only has a link to the place where the processes
+of an isolated sandbox see it so (``readonly.py``), and the file calls refuse to change what is behind it. So processes can make such a link gone or another one, and
 then there is no mount for anybody; they cannot make one that leads anywhere else.
 """
 
@@ -36,6 +37,7 @@ class Mount:
     names: tuple[str, ...]
     base: Path
     below: tuple[str, ...] = ()
+    read_only: bool = False
 
     @property
     def path(self) -> str:
@@ -45,7 +47,12 @@ class Mount:
     @property
     def target(self) -> str:
         """What its link says."""
-        return str(self.base.joinpath(*self.below))
+        return str((self.shown if self.read_only else self.base).joinpath(*self.below))
+
+    @property
+    def shown(self) -> Path:
+        """Where processes see it if it is read-only; empty for everybody else."""
+        return self.base.with_name("read-only")
 
     def open(self, *, create: bool = False) -> int:
         """A descriptor of what is mounted; the caller closes it. ``create`` makes what is missing below.
@@ -84,11 +91,22 @@ class Mounts:
         """The mount whose place this is; a path as the API shows it."""
         return self._by_path.get(path)
 
+    def over(self, names: Sequence[str]) -> Mount | None:
+        """The mount at this place, or above it."""
+        every = self._by_path.values()
+        return next((one for one in every if one.names == tuple(names[: len(one.names)])), None)
+
     def below(self, names: Sequence[str]) -> Mount | None:
         """A mount at this place, or anywhere below it."""
         above = tuple(names)
         every = self._by_path.values()
         return next((one for one in every if one.names[: len(above)] == above), None)
+
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """What is to be seen read-only, and where."""
+        every = self._by_path.values()
+        return sorted({(str(one.base), str(one.shown)) for one in every if one.read_only})
 
     def know(self, *mounts: Mount) -> None:
         """They are in the tree already."""
@@ -104,7 +122,9 @@ def make(mount: Mount, mounts: Mounts, paths: Paths) -> None:
 
     One that is there is fine. Raises OSError, `VolumeLost`, `MountTaken`.
     """
-    os.close(_opened(mount, create=True))
+    os.close(_opened(mount, create=not mount.read_only))
+    if mount.read_only:
+        mount.shown.mkdir(mode=0o500, exist_ok=True)
 
     def place(name: str, directory: int) -> None:
         try:
@@ -156,7 +176,7 @@ def check(mount: Mount, paths: Paths) -> None:
         writable = os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True)
     finally:
         os.close(directory)
-    if not writable:
+    if not writable and not mount.read_only:
         raise FileDenied("The volume cannot be written.")
 
     def look(name: str, there: int) -> bool:

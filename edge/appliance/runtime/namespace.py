@@ -1,5 +1,7 @@
 """A network of its own for a sandbox (Linux): nothing in it but loopback, and nobody else on that.
 
+And mounts of its own, for what it may only read (``readonly.py``).
+
 Unprivileged: whoever may make a user namespace has all rights over a network namespace in it
 (user_namespaces(7), network_namespaces(7)). The user stays who it is; it is the only one in there, so programs that
 switch to another user fail. Standard library only: the supervisor of each sandbox imports this.
@@ -20,6 +22,7 @@ import sys
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS = 0x00020000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
 _SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
@@ -50,7 +53,7 @@ class NoNamespace(Exception):
 
 
 def enter() -> None:
-    """Move this process into new namespaces of users and networks, with loopback up. Single-threaded only.
+    """Move this process into new namespaces of users, networks and mounts, with loopback up. Single-threaded only.
 
     Raises `NoNamespace`.
     """
@@ -58,7 +61,7 @@ def enter() -> None:
         raise NoNamespace("network namespaces are there on Linux only")
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWNS) != 0:
         raise NoNamespace(f"unshare(2): {os.strerror(ctypes.get_errno())}")
     try:
         # Without setgroups nobody can drop a group that keeps it from a file.

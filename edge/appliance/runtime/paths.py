@@ -31,7 +31,7 @@ from edge.appliance.runtime.interface import (
 )
 
 if TYPE_CHECKING:
-    from edge.appliance.runtime.mounts import Mounts
+    from edge.appliance.runtime.mounts import Mount, Mounts
 
 WORKSPACE = "/workspace"
 MAX_LINKS = 40
@@ -82,6 +82,7 @@ class Paths:
         create: bool = False,
         follow: bool = True,
         taking: bool = False,
+        changing: bool = False,
         mounted: bool = True,
     ) -> tuple[T, list[str]]:
         """Open ``path`` component by component; ``last(name, directory)`` acts on the last one.
@@ -90,7 +91,8 @@ class Paths:
         directories on the way are made. With ``follow``, the last component may be a link: ``last``
         has to refuse one with an OSError (see `refuse_link`) and is called again for its target; without,
         ``last`` gets the link. The name of the root is ``.``, and so is that of a mount. ``taking``
-        refuses what has a mount below it; without ``mounted`` there are none, only their links. Raises
+        refuses what has a mount below it; without ``mounted`` there are none, only their links. Whoever is
+        ``changing`` something, as who creates and takes is, is refused in a mount that is read-only. Raises
         OSError and `RuntimeFault`.
         """
         rest = self._components(path)
@@ -109,7 +111,11 @@ class Paths:
                     continue
                 if len(names) > MAX_DEPTH:
                     raise FileFailed(f"{path} leads more than {MAX_DEPTH} directories deep.")
-                if mounted and (inner := self._mounted([*names, name], trail[-1])) is not None:
+                mount = self._mounted([*names, name], trail[-1]) if mounted else None
+                if mount is not None:
+                    if mount.read_only and (create or taking or changing):
+                        raise FileDenied(f"{path}: the volume is mounted read-only.")
+                    inner = mount.open()
                     opened.callback(os.close, inner)
                     trail.append(inner)
                     names.append(name)
@@ -143,13 +149,13 @@ class Paths:
             # The path ended in ``..``; what its name leads to by now is inside in any case.
             return last(names[-1], trail[-2]), names
 
-    def _mounted(self, names: list[str], directory: int) -> int | None:
-        """A descriptor of what is mounted at these names, the last of them in ``directory``."""
+    def _mounted(self, names: list[str], directory: int) -> Mount | None:
+        """What is mounted at these names, the last of them in ``directory``."""
         mounts = self._mounts
         mount = mounts.at("/".join([WORKSPACE, *names])) if mounts is not None else None
         if mount is None or not mount.is_at(names[-1], directory):
             return None
-        return mount.open()
+        return mount
 
     def _spare_mounts(self, path: str, names: list[str]) -> None:
         if self._mounts is not None and self._mounts.below(names) is not None:

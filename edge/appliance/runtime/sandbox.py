@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from edge.appliance.runtime.doors import Doors
 from edge.appliance.runtime.files import WorkTree
 from edge.appliance.runtime.interface import (
     Command,
@@ -33,7 +34,7 @@ from edge.appliance.runtime.interface import (
 from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
 from edge.appliance.runtime.namespace import traffic
-from edge.appliance.runtime.relay import Relay
+from edge.appliance.runtime.ports import Ports
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
 from edge.appliance.runtime.stillness import Stillness
 from edge.appliance.runtime.usage import measured
@@ -56,7 +57,10 @@ _LATE = "The command did not end within {:g} seconds and was killed."
 
 
 class Sandbox:
-    """A directory and its processes. The supervisor is started by the first command."""
+    """A directory and its processes. The supervisor is started by the first command.
+
+    With ``ports`` to be reached by, it has a network of its own.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class Sandbox:
         envs: Mapping[str, str],
         cwd: str,
         cgroups: bool,
-        isolated: bool = False,
+        ports: Ports | None = None,
     ) -> None:
         self.folder = folder
         self.tree = WorkTree(folder / "workspace")
@@ -83,7 +87,7 @@ class Sandbox:
         self._link: Link | None = None
         self._links: list[Link] = []
         self._cooled: Callable[[], None] | None = None
-        self.relay = Relay(self._dial) if isolated else None
+        self.doors = Doors(self._dial, ports) if ports is not None else None
 
     async def exec(self, command: Command) -> ExecResult:
         """See `Runtime.exec`."""
@@ -176,7 +180,7 @@ class Sandbox:
         argv, text = argv_of(command)
         env = environment(self._id, self.tree.root, self.envs | dict(command.envs))
         with ExitStack() as undo:
-            cwd = self._open_cwd(command)
+            cwd, seen = self._open_cwd(command)
             undo.callback(os.close, cwd)
             try:
                 stdin, reading = open_input(undo, waited_for=waited_for)
@@ -191,15 +195,17 @@ class Sandbox:
         self._started[number] = started
         self._open.append(started)
         descriptors = (cwd, reading, *output.writing)
-        return started, link.tell("spawn", descriptors, argv=argv, env=env, number=number)
+        said = {"argv": argv, "env": env, "number": number, "cwd": seen}
+        said["shown"] = self.tree.mounts.shown
+        return started, link.tell("spawn", descriptors, **said)
 
     def _holds(self, started: Started) -> bool:
         return started.output.reading or (started.code is None and started.number in self._started)
 
-    def _open_cwd(self, command: Command) -> int:
+    def _open_cwd(self, command: Command) -> tuple[int, str | None]:
         cwd = self._cwd if command.cwd is None else command.cwd
         try:
-            return self.tree.open_directory(cwd)
+            return self.tree.entered(cwd)
         except FileNotFound as error:
             raise NoSuchDirectory(str(error)) from None
 
@@ -207,7 +213,7 @@ class Sandbox:
         if self._link is None:
             # A mark of its own for each supervisor: the sweep after one must not hit the next.
             mark = f"{self._id}.{secrets.token_hex(8)}"
-            isolated = self.relay is not None
+            isolated = self.doors is not None
             self._link = Link(
                 mark,
                 cgroups=self._cgroups,
@@ -220,13 +226,18 @@ class Sandbox:
                 self._follow(self._link)
         return self._link
 
+    async def show(self) -> None:
+        """See `Runtime.show`."""
+        if self._link is not None:
+            await self._link.tell("show", shown=self.tree.mounts.shown)
+
     def _follow(self, link: Link) -> None:
         def answered(answer: asyncio.Future[object]) -> None:
             if answer.cancelled() or answer.exception() is not None:
                 return  # It is gone already.
             table = socket.socket(fileno=cast(int, answer.result()))
-            if self.relay is not None and link is self._link:
-                self.relay.follow(table)
+            if self.doors is not None and link is self._link:
+                self.doors.follow(table)
             else:
                 table.close()
 
@@ -243,8 +254,8 @@ class Sandbox:
 
     def _lost(self) -> None:
         self._link = None
-        if self.relay is not None:
-            self.relay.lose()
+        if self.doors is not None:
+            self.doors.lose()
         fault = NoSuchSandbox(_DESTROYED) if self._closed else SupervisorLost(_LOST)
         for started in self._started.values():
             if started.code is None:
@@ -305,8 +316,8 @@ class Sandbox:
             self._frozen = False
             self._clocks(run=True)
             raise
-        if self.relay is not None:
-            self.relay.freeze()
+        if self.doors is not None:
+            self.doors.freeze()
         return memory + await asyncio.to_thread(self.tree.size)
 
     async def thaw(self) -> None:
@@ -315,8 +326,8 @@ class Sandbox:
             await self._link.tell("thaw")
         self._frozen = False
         self._clocks(run=True)
-        if self.relay is not None:
-            self.relay.thaw()
+        if self.doors is not None:
+            self.doors.thaw()
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
@@ -368,7 +379,7 @@ class Sandbox:
             await asyncio.sleep(MEASURED)
             after, ended = cast(float, await link.tell("cpu")), clock()
             percent = 100 * max(0.0, after - before) / (ended - began)
-            network = traffic(link.pid) if self.relay is not None else None
+            network = traffic(link.pid) if self.doors is not None else None
         memory, disk = await self.memory(), await asyncio.to_thread(self.tree.size)
         return measured(self.folder, memory=memory, disk=disk, percent=percent, network=network)
 
@@ -377,7 +388,7 @@ class Sandbox:
         self._closed = True
         for link in tuple(self._links):
             await link.end()
-        if self.relay is not None:
-            await self.relay.close()
+        if self.doors is not None:
+            await self.doors.close()
         for started in self._open:
             started.output.close()

@@ -1,20 +1,24 @@
 """The supervisor of one sandbox: ``python -m edge.appliance.runtime.supervisor SOCKET MARK FREEZER [own]``.
 
 SOCKET is the number of an inherited, connected Unix stream socket, MARK the sandbox's mark, FREEZER
-``cgroup`` or ``signals``; ``own``: with a network of its own (``namespace.py``), or not at all. Standard library only, one thread, no buffering of anybody's output: the
-pipes of a command come as descriptors with the request, and end at the control plane.
+``cgroup`` or ``signals``; ``own``: with a network of its own (``namespace.py``), or not at all. Standard library only, one
+thread, no buffering of anybody's output: the pipes of a command come as descriptors with the request, and end at the control
+plane.
 
 Requests and answers are lines of JSON. Every request has an ``id``, its answer has the same one and
 either ``ok`` or ``error`` (with ``message``). The requests (``do``):
 
 ========= ============================================================================================
-spawn     ``argv, env, number``, with four descriptors: working directory, stdin, stdout, stderr. ok: pid
+spawn     ``argv, env, number``, with four descriptors: working directory, stdin, stdout, stderr; ``cwd``: its path, if it
+          is to be entered as it is seen in here; first as ``show``, if there are ``shown``. ok: pid
+show      ``shown``: pairs of directories, each to be seen read-only at the other (``readonly.py``). ok: true
 freeze    ok: true, once every process of the sandbox is still
 thaw      ok: true
 kill      ``number`` of a command, ``pid`` (0: unknown): it and all it started. ok: whether there was anything to kill
 kill_all  ok: true once nobody is left
 memory    ok: resident bytes of all processes
-cpu       ok: seconds of processor time that all processes have used so far, those that have ended includedsocket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
+cpu       ok: seconds of processor time that all processes have used so far, those that have ended included
+socket    ``family``. ok: true, with one descriptor: an unconnected TCP socket, made in the sandbox's network
 table     ok: true, with one descriptor: a socket that tells who listens in there (``namespace.py``)
 ========= ============================================================================================
 
@@ -26,23 +30,21 @@ happens on SIGTERM, which the kernel also sends if the control plane dies (PR_SE
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from edge.appliance.runtime.birth import Births, NotBorn
 from edge.appliance.runtime.cgroup import Cgroup
 from edge.appliance.runtime.freezer import Freezer
 from edge.appliance.runtime.namespace import NoNamespace, enter, table
 from edge.appliance.runtime.processes import MARK, Process, of_command
+from edge.appliance.runtime.readonly import show
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _READ = 1 << 16
 _MAX_DESCRIPTORS = 64
 
@@ -64,11 +66,13 @@ class Refused(Exception):
 class Supervisor:
     """The loop and its state: the commands that run, by pid, each with its number."""
 
-    def __init__(self, sock: socket.socket, mark: str, cgroup: Cgroup | None) -> None:
+    def __init__(
+        self, sock: socket.socket, mark: str, cgroup: Cgroup | None, *, own: bool = False
+    ) -> None:
         self._sock = sock
         self._mark = mark
         self._cgroup = cgroup
-        self._prctl = _prctl()
+        self._births = Births(cgroup, own=own)
         self._running: dict[int, int] = {}
         self._descriptors: list[int] = []
         self._given: list[socket.socket] = []
@@ -76,6 +80,7 @@ class Supervisor:
         self._ending = False
         self._verbs: dict[str, Callable[[Request], object]] = {
             "spawn": self._spawn,
+            "show": self._show,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "kill": self._kill,
@@ -96,8 +101,7 @@ class Supervisor:
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, self._end)
-        self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        self._births.adopt()
         try:
             self._serve(wakeup)
         finally:
@@ -157,43 +161,35 @@ class Supervisor:
             if self._freezer.frozen:
                 # A child would freeze on its way into the cgroup, and we would wait for it.
                 raise Refused("frozen", "The sandbox is frozen.")
-            return self._start(request, *given)
+            self._show(request)
+            return self._start(request, given)
         finally:
             for descriptor in given:
                 os.close(descriptor)
 
-    def _start(self, request: Request, cwd: int, stdin: int, stdout: int, stderr: int) -> int:
+    def _start(self, request: Request, descriptors: Sequence[int]) -> int:
         argv, env, number = request["argv"], request["env"], request["number"]
+        seen = request.get("cwd")
         assert isinstance(argv, list) and isinstance(env, dict) and isinstance(number, int)
-
-        def prepare() -> None:
-            os.fchdir(cwd)
-            if self._cgroup is not None:
-                try:
-                    self._cgroup.join()
-                except OSError:
-                    pass  # Outside of it, it is found by descent and stopped by signals.
-            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
+        assert seen is None or isinstance(seen, str)
+        marked = {**env, MARK: f"{self._mark}.{number}"}
         try:
-            process = subprocess.Popen(
-                argv,
-                env={**env, MARK: f"{self._mark}.{number}"},
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - one thread only, so no lock can be held.
-            )
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise Refused("not_executable", f"{argv[0]}: {reason}") from None
-        except (ValueError, subprocess.SubprocessError) as error:
-            raise Refused("not_executable", f"The command cannot be started: {error}") from None
-        # `_reap` waits for it. A Popen that thinks it still runs would wait too, and swallow the end.
-        process.returncode = 0
-        self._running[process.pid] = number
-        return process.pid
+            pid = self._births.start(argv, marked, descriptors, seen)
+        except NotBorn as error:
+            raise Refused("not_executable", str(error)) from None
+        self._running[pid] = number
+        return pid
+
+    def _show(self, request: Request) -> bool:
+        shown = request.get("shown", ())
+        assert isinstance(shown, list | tuple)
+        for directory, at in shown:
+            try:
+                show(directory, at)
+            except OSError as error:
+                text = f"A volume cannot be mounted read-only: {error.strerror}."
+                raise Refused("not_shown", text) from None
+        return True
 
     def _reap(self) -> None:
         while True:
@@ -260,15 +256,6 @@ class Supervisor:
         return True
 
 
-def _prctl() -> Callable[[int, int], None]:
-    """``prctl(2)``, loaded before any fork; does nothing where there is none."""
-    if sys.platform != "linux":
-        return lambda *_: None
-    function = ctypes.CDLL(None).prctl
-    function.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    return lambda option, value: function(option, value, 0, 0, 0)
-
-
 def main() -> None:
     """Take over the socket named on the command line, and serve it."""
     descriptor, mark, freezer, *network = sys.argv[1:]
@@ -280,7 +267,7 @@ def main() -> None:
         except NoNamespace as e:
             sys.exit(f"no network of its own: {e}")  # Nothing starts in the wrong one.
     cgroup = Cgroup.make(mark) if freezer == "cgroup" else None
-    if not Supervisor(sock, mark, cgroup).run():
+    if not Supervisor(sock, mark, cgroup, own=network == ["own"]).run():
         sys.exit(1)  # The control plane, if it still lives, sweeps up.
 
 

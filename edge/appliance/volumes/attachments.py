@@ -99,11 +99,14 @@ class Attachments:
         """The same places in a new sandbox. Raises `ApiError` (volume_unavailable, volume_limit_exceeded)."""
         now = self._wall()
         made = tuple(
-            Attachment(_new_id(), one.volume_id, one.names, one.below, now, now)
+            Attachment(
+                _new_id(), one.volume_id, one.names, one.below, now, now, read_only=one.read_only
+            )
             for one in attachments
         )
         known = {volume.id for volume in self._volumes.all()}
         for attachment in made:
+            self._require_enforced(read_only=attachment.read_only)
             if attachment.volume_id not in known:
                 raise ApiError(
                     VOLUME_UNAVAILABLE,
@@ -128,6 +131,7 @@ class Attachments:
             with self._volumes.pinned([attachment.volume_id]), told():
                 await self._runtime.files(sandbox.id, lambda tree: tree.mount(mount))
                 try:
+                    await self._show(sandbox, mount)
                     with self._sandboxes.keeping(sandbox):
                         sandbox.attachments.append(attachment)
                 except BaseException:
@@ -212,6 +216,12 @@ class Attachments:
         mount = self._mount(attachment)
         with told():
             await self._runtime.files(sandbox.id, lambda tree: tree.mount(mount))
+            await self._show(sandbox, mount)
+
+    async def _show(self, sandbox: Sandbox, mount: Mount) -> None:
+        """To processes that run already. Raises `RuntimeFault`."""
+        if mount.read_only:
+            await self._runtime.show(sandbox.id)
 
     async def _unmount(self, sandbox: Sandbox, attachment: Attachment) -> None:
         mount = self._mount(attachment)
@@ -235,20 +245,27 @@ class Attachments:
         return found
 
     def _new(self, wanted: VolumeMount, others: Sequence[Attachment]) -> Attachment:
-        if wanted.read_only:
-            # Processes run as the user who owns the files, so nothing would keep them from writing.
-            raise ApiError(
-                NOT_IMPLEMENTED, "read_only is not offered here.", {"field": "read_only"}
-            )
+        self._require_enforced(read_only=wanted.read_only)
         volume = self._volumes.of(wanted.ref)
         now = self._wall()
-        made = Attachment(_new_id(), volume.id, wanted.names, wanted.below, now, now)
+        made = Attachment(
+            _new_id(), volume.id, wanted.names, wanted.below, now, now, read_only=wanted.read_only
+        )
         if len(others) >= MAX_OF_SANDBOX:
             raise ApiError(VOLUME_LIMIT_EXCEEDED, details={"limit": MAX_OF_SANDBOX})
         self._require_room(volume.id)
         if any(made.in_the_way(other) for other in others):
             raise ApiError(VOLUME_MOUNT_CONFLICT, "Another volume is there, or in there.")
         return made
+
+    def _require_enforced(self, *, read_only: bool) -> None:
+        if read_only and not self._runtime.isolated:
+            # Processes run as the user who owns the files, so nothing would keep them from writing.
+            raise ApiError(
+                NOT_IMPLEMENTED,
+                "read_only is offered with isolation netns only, which this control plane has not.",
+                {"field": "read_only"},
+            )
 
     def _require_room(self, volume_id: str) -> None:
         count = sum(

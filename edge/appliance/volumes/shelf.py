@@ -92,7 +92,7 @@ class Volumes:
         """Raises `ApiError` (not_found, which is what the published client knows)."""
         volume = self._volumes.get(volume_id)
         if volume is None:
-            raise ApiError(NOT_FOUND, "There is no volume with this id; lists show the ids.")
+            raise _unknown("There is no volume with this id.")
         return volume
 
     def named(self, name: str) -> Volume:
@@ -100,7 +100,7 @@ class Volumes:
         for volume in self._volumes.values():
             if volume.name == name:
                 return volume
-        raise ApiError(NOT_FOUND, "There is no volume of this name.")
+        raise _unknown("There is no volume of this name.")
 
     def of(self, ref: str) -> Volume:
         """By id or by name. Raises `ApiError` (not_found)."""
@@ -223,6 +223,11 @@ def _measured(folder: Path) -> tuple[int, int] | None:
     finally:
         os.close(top)
     return size, count
+
+
+def _unknown(message: str) -> ApiError:
+    # With the code that the published client looks for, which is that of every unknown address.
+    return ApiError(NOT_FOUND, message, action="List the volumes for ids and names, or create one.")
 
 
 def _unwritable(error: OSError) -> ApiError:

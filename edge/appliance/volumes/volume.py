@@ -35,10 +35,11 @@ class Attachment:
     updated_at: float
     error_code: str | None = None
     error_message: str | None = None
+    read_only: bool = False
 
     def mount(self, folder: Path) -> Mount:
         """The same for the runtime; ``folder`` is the volume's."""
-        return Mount(self.names, folder, self.below)
+        return Mount(self.names, folder, self.below, self.read_only)
 
     def in_the_way(self, other: Attachment) -> bool:
         """Whether one is at the place of the other, or in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from nullspace.types import FileInfo
 from service import KEY, PAUSES, Service
 
 from edge.appliance.api import files as module
+from edge.appliance.api import http
+from edge.appliance.api.http import LARGE
 
 
 @pytest.fixture
@@ -43,6 +46,68 @@ async def test_text_and_bytes_come_back(service: Service, base: str) -> None:
     assert (answer.status, data) == (204, b"")
     _, info = await service.api("POST", f"{base}/files/info", {"path": "put"})
     assert FileInfo(**info).size == 256
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1000, False), (LARGE, True)])
+@pytest.mark.parametrize("encoding", ["utf8", "base64"])
+async def test_others_do_not_wait_for_large_ones(
+    service: Service,
+    base: str,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    aside: bool,
+    encoding: str,
+) -> None:
+    """What takes long with a large file is done beside the loop: reading JSON, decoding, and writing both."""
+    where: list[tuple[str, bool]] = []
+
+    def watched(of: Any, name: str) -> None:
+        call = getattr(of, name)
+
+        def noted(*given: Any) -> Any:
+            where.append((name, threading.current_thread() is not threading.main_thread()))
+            return call(*given)
+
+        monkeypatch.setattr(of, name, noted)
+
+    watched(http, "parse")
+    watched(module, "_decoded")
+    watched(module, "_told")
+    body = {"path": "f", "content": "abcd" * (size // 4), "encoding": encoding}
+    assert (await service.api("POST", f"{base}/files/write", body))[0] == 200
+    assert where == [("parse", aside), ("_decoded", aside)]
+    where.clear()
+    # Of base64 there is less when it is decoded.
+    asked = {"path": "f", "encoding": "utf8" if encoding == "utf8" else "base64"}
+    _, read = await service.api("POST", f"{base}/files/read", asked)
+    assert read["content"] == body["content"]
+    assert where == [("parse", False), ("_told", aside and encoding == "utf8")]
+
+
+async def test_base64_longer_than_a_piece(
+    service: Service, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded in pieces it is what it is in one; padding stands at the end of all, and nowhere else."""
+    monkeypatch.setattr(module, "PIECE", 8)
+    for length in range(20):
+        raw = bytes(range(length))
+        content = base64.b64encode(raw).decode()
+        body = {"path": "f", "content": content, "encoding": "base64"}
+        assert (await service.api("POST", f"{base}/files/write", body))[0] == 200
+        _, read = await service.api(
+            "POST", f"{base}/files/read", {"path": "f", "encoding": "base64"}
+        )
+        assert read["content"] == content
+    for wrong in (
+        "AAAAAA==AAAA",
+        "AAAAAAAA=",
+        "AAAAAAAAA",
+        "AAAAAAA=AAAA",
+        "AAAAAAAA-AAA",
+        "é" * 8,
+    ):
+        body = {"path": "f", "content": wrong, "encoding": "base64"}
+        assert await _code(service, "POST", f"{base}/files/write", body) == (400, "invalid_request")
 
 
 async def test_lists(service: Service, base: str) -> None:

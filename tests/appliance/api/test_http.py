@@ -7,7 +7,7 @@ import json
 import pytest
 from service import KEY, Service
 
-from edge.appliance.api.http import answer, moment, number, one_of, page, whole
+from edge.appliance.api.http import answer, moment, number, one_of, only, page, whole
 from edge.appliance.audit import Doer
 from edge.appliance.problems import ApiError
 
@@ -39,6 +39,13 @@ def test_numbers_of_a_query_have_a_range() -> None:
     for text in ("0", "10", "x"):
         with pytest.raises(ApiError, match="limit"):
             whole({"limit": text}, "limit", default=5, low=1, high=9)
+
+
+def test_fields_of_an_object() -> None:
+    """All of it without ``fields``, else those in their order; one that does not apply now is no error."""
+    view = {"id": 1, "status": "running"}
+    assert only(view, None) == view
+    assert list(only(view, ["status", "snapshot_id", "id"])) == ["status", "id"]
 
 
 def test_pages_of_events() -> None:

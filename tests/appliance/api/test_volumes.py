@@ -65,6 +65,7 @@ async def test_a_life(service: Service) -> None:
     for path in (here, "/v1/volumes/by-name/v", f"{here}/attachments"):
         status, error = await service.api("GET", path)
         assert (status, error["code"]) == (404, "not_found"), "which the client looks for by name"
+        assert "volumes" in error["suggested_action"], "the row's own action is of addresses"
 
 
 @pytest.mark.parametrize(

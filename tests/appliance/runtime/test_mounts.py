@@ -49,6 +49,43 @@ def mount(tree: WorkTree, volume: Path) -> Mount:
     return made
 
 
+def test_what_is_read_only_is_not_changed(tree: WorkTree, tmp_path: Path) -> None:
+    """By no call, whichever way the path leads there; read it can be, and a directory that is there is fine."""
+    volume = tmp_path / "one" / "files"
+    (volume / "d").mkdir(parents=True)
+    (volume / "d" / "f").write_text("needle")
+    tree.mount(Mount(("v",), volume, read_only=True))
+    tree.write("mine", b"mine")
+    tree.link("way", "v/d")
+    calls: list[Callable[[], object]] = [
+        lambda: tree.write("v/d/f", b""),
+        lambda: tree.write("v/new", b""),
+        lambda: tree.write("way/f", b""),
+        lambda: tree.receive("way/f", 1),
+        lambda: tree.publish(tree.aside.receive("v/new", 1), "v/new"),
+        lambda: tree.make_directory("v/new"),
+        lambda: tree.make_directory("v/d/f"),
+        lambda: tree.link("v/new", "d"),
+        lambda: tree.remove("v/d/f"),
+        lambda: tree.remove("way/f"),
+        lambda: tree.remove("v"),
+        lambda: tree.rename("v/d/f", "taken"),
+        lambda: tree.rename("mine", "v/mine"),
+        lambda: tree.set_permissions("v/d/f", 0o600),
+        lambda: searching.replace(tree, ["v/d/f"], "needle", "pin", dry_run=False),
+    ]
+    for call in calls:
+        with pytest.raises(FileDenied, match="read-only"):
+            call()
+    tree.make_directory("v/d")
+    tree.check(Mount(("v",), volume, read_only=True))
+    assert tree.read("way/f", 10) == b"needle" and tree.info("v/d/f").size == 6
+    assert len(searching.find(tree, "v", "needle")) == 1
+    assert [path.name for path in volume.rglob("*")] == ["d", "f"]
+    with pytest.raises(VolumeLost):
+        tree.mount(Mount(("w",), volume, ("missing",), read_only=True))
+
+
 def test_processes_and_calls_see_the_same(tree: WorkTree, mount: Mount, volume: Path) -> None:
     """What one of both writes the other reads; the mount is shown as a directory."""
     through = tree.root / "a" / "vol"

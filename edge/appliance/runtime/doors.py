@@ -8,19 +8,20 @@ a few times a second, and more often while things change. Nobody tells when some
 Who is let in while the app has just stopped listening (it restarts, perhaps) waits a second for it.
 
 Connections into the sandbox begin as sockets that its supervisor made in there, and hands over unconnected. A frozen app
-listens for the kernel, as it would without a relay; that it is frozen is in the sandbox's record, and edges go by that.
+listens for the kernel, as it would without a door; that it is frozen is in the sandbox's record, and edges go by that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import Awaitable, Callable
 
+from edge.appliance.runtime.door import Door
 from edge.appliance.runtime.ends import End, join, reset
 from edge.appliance.runtime.interface import RuntimeFault
 from edge.appliance.runtime.namespace import listening
+from edge.appliance.runtime.ports import Ports
 from edge.appliance.tasks import Scope
 
 QUICK, SLOW = 0.05, 0.25
@@ -33,24 +34,20 @@ STEP = 0.02
 ANSWER = 0.2
 """Seconds for the kernel's answer, which is there at once; the loop waits for it."""
 
-# Below the ports that the kernel gives to outgoing connections (Linux: 32768 and up).
-_PORTS = range(20_000, 32_000)
-_BACKLOG = 512
-_BUSY = 64
-"""Connections taken from a door at once."""
 _ENDS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 Dial = Callable[[int], Awaitable[socket.socket]]
 
 
-class Relay:
-    """The doors of one sandbox. ``dial(family)`` gives an unconnected TCP socket that was made inside.
+class Doors:
+    """Those of one sandbox, on ``ports``. ``dial(family)`` gives an unconnected TCP socket that was made inside.
 
     Used from one running loop.
     """
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, ports: Ports) -> None:
         self._dial = dial
+        self._ports = ports
         self._doors: dict[int, Door] = {}
         self._ends: set[End] = set()
         self._table: socket.socket | None = None
@@ -63,7 +60,8 @@ class Relay:
     def publish(self, port: int) -> int:
         """The port on 127.0.0.1 that leads to this one inside, from now on. Raises OSError."""
         if port not in self._doors:
-            self._doors[port] = Door(self, port)
+            sock = self._ports.take()
+            self._doors[port] = Door(sock, lambda outer: self._enter(port, outer))
             self._stir()
         return self._doors[port].number
 
@@ -96,6 +94,7 @@ class Relay:
         self._forget()
         for door in self._doors.values():
             door.close()
+            self._ports.give_back(door.number)
         self._doors.clear()
         await self._scope.close()
         for end in tuple(self._ends):
@@ -144,9 +143,9 @@ class Relay:
 
     # --- Connections ----------------------------------------------------------------------------------
 
-    def enter(self, port: int, outer: socket.socket) -> None:
+    def _enter(self, port: int, outer: socket.socket) -> None:
         """Somebody is at a door."""
-        self._scope.spawn(self._let_in(port, outer), name=f"relay {port}")
+        self._scope.spawn(self._let_in(port, outer), name=f"door {port}")
 
     async def _let_in(self, port: int, outer: socket.socket) -> None:
         try:
@@ -197,77 +196,5 @@ class Relay:
 
     def _crashed(self, error: BaseException) -> None:
         asyncio.get_running_loop().call_exception_handler(
-            {"message": "a relay failed", "exception": error}
+            {"message": "a connection into a sandbox failed", "exception": error}
         )
-
-
-class Door:
-    """One port of ours, for one inside. It is bound all the time, and listens now and then."""
-
-    def __init__(self, relay: Relay, port: int) -> None:
-        self._relay = relay
-        self._port = port
-        self.open = False
-        self._sock = _bound()
-        self.number: int = self._sock.getsockname()[1]
-
-    def set(self, *, open_: bool) -> None:
-        """Begin to listen, or stop."""
-        loop = asyncio.get_running_loop()
-        if open_:
-            # To listen again while connections are open. Only while it listens, which keeps everybody out: whoever else
-            # asks for the same could have the port of a closed door, and would be taken for the app.
-            self._reusable(1)
-            try:
-                self._sock.listen(_BACKLOG)
-            except OSError:
-                self._reusable(0)
-                return  # The next look tries again.
-            loop.add_reader(self._sock, self._knock)
-        else:
-            loop.remove_reader(self._sock)
-            # Linux takes a listening socket back to a bound one; those who wait to be accepted are reset.
-            self._sock.shutdown(socket.SHUT_RDWR)
-            self._reusable(0)
-        self.open = open_
-
-    def _reusable(self, yes: int) -> None:
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, yes)
-
-    def close(self) -> None:
-        """Give the port back."""
-        if self.open:
-            asyncio.get_running_loop().remove_reader(self._sock)
-        self._sock.close()
-
-    def _knock(self) -> None:
-        for _ in range(_BUSY):
-            try:
-                outer, _ = self._sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError:
-                # No descriptors are left, say. The next look opens again: until then nobody knocks in vain for us.
-                self.set(open_=False)
-                return
-            outer.setblocking(False)
-            self._relay.enter(self._port, outer)
-
-
-def _bound() -> socket.socket:
-    """A socket on a free port of loopback that does not listen. Raises OSError."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        for port in random.sample(_PORTS, 100):
-            try:
-                # By number: a port that the kernel has chosen would be lost with the first shutdown.
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return sock
-    except BaseException:
-        sock.close()
-        raise
-    sock.close()
-    raise OSError("no free port was found")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from families import until
 
-from edge.appliance.runtime import Command, Runtime, SupervisorLost, relay
+from edge.appliance.runtime import Command, Runtime, SupervisorLost
+from edge.appliance.runtime import doors as module
 
 pytestmark = pytest.mark.needs_tool("netns")
 
@@ -136,7 +137,7 @@ async def test_a_closed_door_is_nobody_elses(isolated: Runtime) -> None:
 async def _end_unseen(isolated: Runtime, door: int) -> asyncio.StreamWriter:
     """End the app behind a door, with nobody to look any more; the connection it was told by."""
     # The look that is due comes yet; from then on there is none.
-    await asyncio.sleep(2 * relay.SLOW)
+    await asyncio.sleep(2 * module.SLOW)
     _, writer = await asyncio.open_connection("127.0.0.1", door)
     writer.write(b"quit")
     await until(lambda: not isolated.processes("a")[0].running)
@@ -150,8 +151,8 @@ async def test_who_comes_while_an_app_restarts_waits(
     door = isolated.publish("a", 8080)
     await _app(isolated, "a", 8080)
     await until(lambda: _open(door))
-    monkeypatch.setattr(relay, "PATIENCE", 30.0)
-    monkeypatch.setattr(relay, "QUICK", 3600.0)
+    monkeypatch.setattr(module, "PATIENCE", 30.0)
+    monkeypatch.setattr(module, "QUICK", 3600.0)
     writer = await _end_unseen(isolated, door)
     early = asyncio.create_task(_say(door, b"early "))
     await _app(isolated, "a", 8080)
@@ -166,8 +167,8 @@ async def test_who_comes_after_an_app_is_told_so(
     door = isolated.publish("a", 8080)
     await _app(isolated, "a", 8080)
     await until(lambda: _open(door))
-    monkeypatch.setattr(relay, "PATIENCE", 0.0)
-    monkeypatch.setattr(relay, "QUICK", 3600.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "QUICK", 3600.0)
     writer = await _end_unseen(isolated, door)
     with pytest.raises(ConnectionResetError):
         await _say(door, b"late")
@@ -203,7 +204,7 @@ async def test_bytes_and_ends_pass_as_they_are(isolated: Runtime) -> None:
 
 
 async def test_a_frozen_app_listens_and_answers_later(isolated: Runtime) -> None:
-    """As without a relay: connections are accepted, and answered after the thaw; an end makes its ports refuse."""
+    """As without a door: connections are accepted, and answered after the thaw; an end makes its ports refuse."""
     door = isolated.publish("a", 8080)
     await _app(isolated, "a", 8080)
     await until(lambda: _open(door))
