@@ -119,18 +119,29 @@ class Sandbox:
 
     async def spawn(self, command: Command) -> int:
         """See `Runtime.spawn`."""
-        return (await self._begin(command)).pid
+        await self.stillness.passed()
+        started, answer = self._start(command, waited_for=False)
+        await self._begun(started, answer)
+        return started.pid
 
     async def stream(self, command: Command) -> Stream:
         """See `Runtime.stream`."""
-        started = await self._begin(command)
+        await self.stillness.passed()
+        started, answer = self._start(command, waited_for=False)
+        # Before we know that it runs: a fast command is done by then, and all but the newest of it forgotten.
+        stream = Stream(started)
+        try:
+            await self._begun(started, answer)
+        except BaseException:
+            stream.close()
+            raise
         if started.code is None:
             started.limit = TimeLimit(
                 command.timeout_secs, lambda: self._late(started, command.timeout_secs or 0)
             )
             if not self._frozen:
                 started.limit.go()
-        return Stream(started)
+        return stream
 
     def _late(self, started: Started, seconds: float) -> None:
         started.fault = ExecTimeout(_LATE.format(seconds))
@@ -147,10 +158,8 @@ class Sandbox:
             raise InputClosed("The process was started without input.")
         stdin.write(data)
 
-    async def _begin(self, command: Command) -> Started:
-        """Start a command that nobody has to wait for."""
-        await self.stillness.passed()
-        started, answer = self._start(command, waited_for=False)
+    async def _begun(self, started: Started, answer: asyncio.Future[object]) -> None:
+        """Wait until a command runs that nobody has to wait for."""
         try:
             started.pid = cast(int, await answer)
         except BaseException as error:
@@ -162,7 +171,6 @@ class Sandbox:
         ended = [number for number, one in self._started.items() if one.code is not None]
         for number in ended[:-KEPT_ENDED]:
             del self._started[number]
-        return started
 
     def _start(
         self, command: Command, *, waited_for: bool

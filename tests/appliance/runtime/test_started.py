@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 from families import LINUX, alive, open_descriptors, until
@@ -21,6 +22,7 @@ from edge.appliance.runtime import (
     Stream,
     SupervisorLost,
 )
+from edge.appliance.runtime.link import Link
 from edge.appliance.runtime.listener import FULL_BYTES
 from edge.appliance.runtime.started import TimeLimit
 
@@ -31,6 +33,24 @@ async def heard(stream: Stream) -> tuple[bytes, bytes]:
     while (piece := await stream.take()) is not None:
         got[piece[0]] += piece[1]
     return got[0], got[1]
+
+
+def late_answer(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The next answer of a supervisor is known only after this."""
+    tell, go_on = Link.tell, asyncio.Event()
+
+    def late(self: Link, *args: Any, **what: Any) -> asyncio.Future[object]:
+        monkeypatch.setattr(Link, "tell", tell)
+        answer = tell(self, *args, **what)
+
+        async def later() -> object:
+            await go_on.wait()
+            return await answer
+
+        return asyncio.ensure_future(later())
+
+    monkeypatch.setattr(Link, "tell", late)
+    return go_on
 
 
 def test_a_time_limit_counts_only_while_it_runs() -> None:
@@ -73,6 +93,36 @@ async def test_a_stream_tells_everything_and_the_code(runtime: Runtime, sandbox:
     stream.close()
     (listed,) = runtime.processes(sandbox)
     assert (listed.pid, listed.running, listed.exit_code) == (stream.pid, False, 7)
+
+
+async def test_nothing_is_lost_before_it_is_known_that_the_command_runs(
+    runtime: Runtime, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that writes megabytes while its pid is still on the way is held up, as by any slow reader."""
+    go_on, its = late_answer(monkeypatch), runtime._sandboxes[sandbox]
+    line = "head -c 5000000 /dev/zero; touch done"
+    streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(shell=line)))
+    await until(lambda: its._open and len(its._open[0].output.logs()[2]) >= FULL_BYTES)
+    await runtime.exec(sandbox, Command(argv=["true"]))  # time enough to get further
+    assert not (its.tree.root / "done").exists()
+    go_on.set()
+    stdout, _ = await heard(stream := await streaming)
+    assert len(stdout) == 5_000_000
+    stream.close()
+
+
+async def test_a_stream_that_does_not_begin_leaves_nothing_open(
+    runtime: Runtime, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked is gone before the pid is known: the command ends, however much it has written."""
+    late_answer(monkeypatch)
+    its = runtime._sandboxes[sandbox]
+    streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(argv=["yes"])))
+    await until(lambda: its._open and len(its._open[0].output.logs()[2]) >= FULL_BYTES)
+    streaming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await streaming
+    await until(lambda: not its._open[0].output.reading)
 
 
 async def test_a_slow_reader_holds_the_command_up_and_nobody_else_does(
