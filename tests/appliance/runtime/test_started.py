@@ -166,7 +166,7 @@ async def test_the_time_limit_of_a_stream_kills_all_that_was_started(
 async def test_a_limit_stands_still_in_a_frozen_sandbox(runtime: Runtime, sandbox: str) -> None:
     """A freeze takes none of a command's time, and the stream goes on after the thaw."""
     stream = await runtime.stream(sandbox, Command(argv=["cat"], timeout_secs=1000))
-    limit = runtime._sandboxes[sandbox]._started[1].limit
+    limit = runtime._sandboxes[sandbox]._roll._started[1].limit
     assert limit is not None and limit._timer is not None
     await runtime.freeze(sandbox)
     assert limit._timer is None
