@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import secrets
 import socket
@@ -28,22 +27,16 @@ from edge.appliance.runtime.interface import (
     ProcessInfo,
     SandboxFrozen,
     SupervisorLost,
-    TooManyCommands,
     Usage,
 )
 from edge.appliance.runtime.launch import argv_of, environment, open_input, open_output
 from edge.appliance.runtime.link import Link
 from edge.appliance.runtime.namespace import traffic
 from edge.appliance.runtime.ports import Ports
+from edge.appliance.runtime.roll import Roll
 from edge.appliance.runtime.started import Started, Stream, TimeLimit
 from edge.appliance.runtime.stillness import Stillness
 from edge.appliance.runtime.usage import measured
-
-KEPT_ENDED = 32
-"""How many ended background commands keep their logs."""
-
-MAX_COMMANDS = 128
-"""How many commands may run, or have left somebody who holds their output open."""
 
 MEASURED = 0.1
 """Seconds over which the use of processors is measured."""
@@ -81,9 +74,7 @@ class Sandbox:
         self._cwd = cwd
         self._frozen = False
         self._closed = False
-        self._numbers = itertools.count(1)
-        self._started: dict[int, Started] = {}
-        self._open: list[Started] = []
+        self._roll = Roll()
         self._link: Link | None = None
         self._links: list[Link] = []
         self._cooled: Callable[[], None] | None = None
@@ -110,7 +101,7 @@ class Sandbox:
             self._end(started)
             raise
         finally:
-            self._started.pop(started.number, None)
+            self._roll.remove(started)
             started.output.heads = None
         assert started.code is not None
         stdout, stderr = (head.value() for head in heads)
@@ -163,14 +154,12 @@ class Sandbox:
         try:
             started.pid = cast(int, await answer)
         except BaseException as error:
-            self._started.pop(started.number, None)
+            self._roll.remove(started)
             started.drop()
             if isinstance(error, asyncio.CancelledError):
                 self._end(started)  # Nobody will ever know its pid.
             raise
-        ended = [number for number, one in self._started.items() if one.code is not None]
-        for number in ended[:-KEPT_ENDED]:
-            del self._started[number]
+        self._roll.thin()
 
     def _start(
         self, command: Command, *, waited_for: bool
@@ -180,11 +169,7 @@ class Sandbox:
             raise NoSuchSandbox(f"There is no sandbox {self._id}.")
         if self._frozen:
             raise SandboxFrozen(_FROZEN)
-        self._open = [one for one in self._open if self._holds(one)]
-        if len(self._open) >= MAX_COMMANDS:
-            raise TooManyCommands(
-                f"{MAX_COMMANDS} commands run or have left processes in the background; end some."
-            )
+        self._roll.require_room()
         argv, text = argv_of(command)
         env = environment(self._id, self.tree.root, self.envs | dict(command.envs))
         with ExitStack() as undo:
@@ -198,17 +183,11 @@ class Sandbox:
                 text = f"The command cannot be started: {error.strerror}."
                 raise NotExecutable(text) from None
             undo.pop_all()
-        number = next(self._numbers)
-        started = Started(number, text, output=output, stdin=stdin, link=link)
-        self._started[number] = started
-        self._open.append(started)
+        started = self._roll.add(text, output=output, stdin=stdin, link=link)
         descriptors = (cwd, reading, *output.writing)
-        said = {"argv": argv, "env": env, "number": number, "cwd": seen}
+        said = {"argv": argv, "env": env, "number": started.number, "cwd": seen}
         said["shown"] = self.tree.mounts.shown
         return started, link.tell("spawn", descriptors, **said)
-
-    def _holds(self, started: Started) -> bool:
-        return started.output.reading or (started.code is None and started.number in self._started)
 
     def _open_cwd(self, command: Command) -> tuple[int, str | None]:
         cwd = self._cwd if command.cwd is None else command.cwd
@@ -226,7 +205,7 @@ class Sandbox:
                 mark,
                 cgroups=self._cgroups,
                 isolated=isolated,
-                exited=self._exited,
+                exited=self._roll.ended,
                 lost=self._lost,
             )
             self._links = [one for one in self._links if not one.over] + [self._link]
@@ -256,18 +235,12 @@ class Sandbox:
             raise SupervisorLost(_LOST)
         return socket.socket(fileno=cast(int, await self._link.tell("socket", family=family)))
 
-    def _exited(self, number: int, code: int) -> None:
-        if (started := self._started.get(number)) is not None:
-            started.end(code)
-
     def _lost(self) -> None:
         self._link = None
         if self.doors is not None:
             self.doors.lose()
         fault = NoSuchSandbox(_DESTROYED) if self._closed else SupervisorLost(_LOST)
-        for started in self._started.values():
-            if started.code is None:
-                started.end(_KILLED, fault)
+        self._roll.lost(_KILLED, fault)
         cooled, self._cooled = self._cooled, None
         if cooled is not None:
             cooled()
@@ -277,17 +250,10 @@ class Sandbox:
 
     def processes(self) -> list[ProcessInfo]:
         """See `Runtime.processes`."""
-        return [
-            ProcessInfo(one.pid, one.text, one.code is None, one.code)
-            for one in self._by_pid().values()
-        ]
-
-    def _by_pid(self) -> dict[int, Started]:
-        # Pids come round again: the newest command of a pid is the one that is meant.
-        return {one.pid: one for one in self._started.values() if one.pid}
+        return self._roll.shown()
 
     def _known(self, pid: int) -> Started:
-        started = self._by_pid().get(pid)
+        started = self._roll.by_pid(pid)
         if started is None:
             raise NoSuchProcess(f"There is no process {pid} in sandbox {self._id}.")
         return started
@@ -299,7 +265,7 @@ class Sandbox:
 
     async def kill(self, pid: int) -> bool:
         """See `Runtime.kill`."""
-        started = self._by_pid().get(pid)
+        started = self._roll.by_pid(pid)
         if started is None or started.link is not self._link:
             return False
         killed = bool(await self._end(started))
@@ -315,14 +281,14 @@ class Sandbox:
     async def freeze(self) -> int:
         """See `Runtime.freeze`."""
         self._frozen = True
-        self._clocks(run=False)
+        self._roll.clocks(run=False)
         try:
             if self._link is not None:
                 await self._link.tell("freeze")
             memory = await self.memory()
         except Exception:
             self._frozen = False
-            self._clocks(run=True)
+            self._roll.clocks(run=True)
             raise
         if self.doors is not None:
             self.doors.freeze()
@@ -333,7 +299,7 @@ class Sandbox:
         if self._link is not None:
             await self._link.tell("thaw")
         self._frozen = False
-        self._clocks(run=True)
+        self._roll.clocks(run=True)
         if self.doors is not None:
             self.doors.thaw()
 
@@ -345,7 +311,7 @@ class Sandbox:
             if link is None:
                 yield
                 return
-            self._clocks(run=False)
+            self._roll.clocks(run=False)
             try:
                 await link.tell("freeze")
                 try:
@@ -353,18 +319,13 @@ class Sandbox:
                 finally:
                     await self._go_on(link)
             finally:
-                self._clocks(run=True)
+                self._roll.clocks(run=True)
 
     async def _go_on(self, link: Link) -> None:
         try:
             await link.tell("thaw")
         except SupervisorLost:
             pass  # With it everything has ended; whoever asks next is told.
-
-    def _clocks(self, *, run: bool) -> None:
-        for started in self._started.values():
-            if started.limit is not None and started.code is None:
-                (started.limit.go if run else started.limit.stop)()
 
     async def warm(self, cooled: Callable[[], None]) -> None:
         """See `Runtime.warm`."""
@@ -398,5 +359,4 @@ class Sandbox:
             await link.end()
         if self.doors is not None:
             await self.doors.close()
-        for started in self._open:
-            started.output.close()
+        self._roll.close()

@@ -118,7 +118,7 @@ async def test_logs_hold_back_half_a_character(service: Service) -> None:
 
 async def test_commands_are_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is a conflict that says so, in the foreground, the background and as a stream."""
-    monkeypatch.setattr("edge.appliance.runtime.sandbox.MAX_COMMANDS", 1)
+    monkeypatch.setattr("edge.appliance.runtime.roll.MAX_COMMANDS", 1)
     sandbox = await service.create()
     sleep = {"command": "sleep", "args": ["600"], "background": True}
     _, started = await _run(service, sandbox, **sleep)

@@ -295,7 +295,7 @@ async def test_one_slow_reader_stalls_nobody_else(service: Service) -> None:
         slow.socket._response.connection.transport.pause_reading()
         await slow.say("exec_start", command="yes")
         await until(lambda: bool(service.plane.parts.runtime.processes(sandbox)))
-        output = service.plane.parts.runtime._sandboxes[sandbox]._started[1].output
+        output = service.plane.parts.runtime._sandboxes[sandbox]._roll._started[1].output
         await until(lambda: any(pipe._paused for pipe in output._pipes), 30)
         for _ in range(10):
             status, ran = await service.api(

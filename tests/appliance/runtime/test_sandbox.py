@@ -25,9 +25,9 @@ from edge.appliance.runtime import (
     SandboxFrozen,
     SupervisorLost,
     TooManyCommands,
+    roll,
 )
-from edge.appliance.runtime import sandbox as module
-from edge.appliance.runtime.sandbox import KEPT_ENDED
+from edge.appliance.runtime.roll import KEPT_ENDED
 
 
 async def ended(runtime: Runtime, sandbox: str, pid: int) -> int | None:
@@ -355,11 +355,11 @@ async def test_commands_are_bounded(
     runtime: Runtime, sandbox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Running ones count, and ended ones that left somebody with their output; then one more may start."""
-    monkeypatch.setattr(module, "MAX_COMMANDS", 3)
+    monkeypatch.setattr(roll, "MAX_COMMANDS", 3)
     running = await runtime.spawn(sandbox, Command(argv=["sleep", "961"]))
     await runtime.exec(sandbox, Command(shell="sleep 960 & echo $! > left"))
     silent = await runtime.spawn(sandbox, Command(shell="exec sleep 959 >&- 2>&-"))
-    output = runtime._sandboxes[sandbox]._started[3].output
+    output = runtime._sandboxes[sandbox]._roll._started[3].output
     await until(lambda: not output.reading)
     for call in (runtime.exec, runtime.spawn, runtime.stream):
         with pytest.raises(TooManyCommands, match="3 commands"):

@@ -102,7 +102,7 @@ async def test_nothing_is_lost_before_it_is_known_that_the_command_runs(
     go_on, its = late_answer(monkeypatch), runtime._sandboxes[sandbox]
     line = "head -c 5000000 /dev/zero; touch done"
     streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(shell=line)))
-    await until(lambda: its._open and len(its._open[0].output.logs()[2]) >= FULL_BYTES)
+    await until(lambda: its._roll._open and len(its._roll._open[0].output.logs()[2]) >= FULL_BYTES)
     await runtime.exec(sandbox, Command(argv=["true"]))  # time enough to get further
     assert not (its.tree.root / "done").exists()
     go_on.set()
@@ -118,11 +118,11 @@ async def test_a_stream_that_does_not_begin_leaves_nothing_open(
     late_answer(monkeypatch)
     its = runtime._sandboxes[sandbox]
     streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(argv=["yes"])))
-    await until(lambda: its._open and len(its._open[0].output.logs()[2]) >= FULL_BYTES)
+    await until(lambda: its._roll._open and len(its._roll._open[0].output.logs()[2]) >= FULL_BYTES)
     streaming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await streaming
-    await until(lambda: not its._open[0].output.reading)
+    await until(lambda: not its._roll._open[0].output.reading)
 
 
 async def test_a_slow_reader_holds_the_command_up_and_nobody_else_does(
@@ -216,7 +216,7 @@ async def test_the_time_limit_of_a_stream_kills_all_that_was_started(
 async def test_a_limit_stands_still_in_a_frozen_sandbox(runtime: Runtime, sandbox: str) -> None:
     """A freeze takes none of a command's time, and the stream goes on after the thaw."""
     stream = await runtime.stream(sandbox, Command(argv=["cat"], timeout_secs=1000))
-    limit = runtime._sandboxes[sandbox]._started[1].limit
+    limit = runtime._sandboxes[sandbox]._roll._started[1].limit
     assert limit is not None and limit._timer is not None
     await runtime.freeze(sandbox)
     assert limit._timer is None
