@@ -2,8 +2,6 @@
 
 A pause for inactivity must not cut a request in flight. So the sandbox goes to ``pausing`` first, the
 edges hold new requests and say how many are in flight, and only silence from all of them lets it pause.
-
-What is in error has nothing to pause: there a timeout counts that destroys, and no other.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from edge.core.records import State
 
 
 class Expiry:
-    """One timer per sandbox; follows every change of state. ``clock`` is the loop's."""
+    """One timer per running sandbox; follows every change of state. ``clock`` is the loop's."""
 
     def __init__(
         self,
@@ -47,13 +45,11 @@ class Expiry:
 
         Activity alone sets no timer: one that rings too early is set again, which costs less.
         """
-        times = [sandbox.deadline] if _counts(sandbox) else []
         # During a call nothing is due for inactivity; its end comes here again.
-        if sandbox.state is State.RUNNING and not sandbox.calls:
-            times.append(self._idle_at(sandbox))
-        set_times = [time for time in times if time is not None]
-        if set_times:
-            self._timers.arm(sandbox.id, min(set_times))
+        idle_at = None if sandbox.calls else self._idle_at(sandbox)
+        times = [time for time in (sandbox.deadline, idle_at) if time is not None]
+        if sandbox.state is State.RUNNING and times:
+            self._timers.arm(sandbox.id, min(times))
         else:
             self._timers.disarm(sandbox.id)
 
@@ -63,7 +59,7 @@ class Expiry:
 
     def _due(self, sandbox_id: str) -> None:
         sandbox = self._registry.find(sandbox_id)
-        if sandbox is None:
+        if sandbox is None or sandbox.state is not State.RUNNING:
             return
         if self._late(sandbox):
             self._scope.spawn(self._expire(sandbox), name=f"timeout {sandbox_id}")
@@ -75,16 +71,15 @@ class Expiry:
     async def _expire(self, sandbox: Sandbox) -> None:
         async with sandbox.lock:
             # The lock may have been held by whoever set the timeout anew.
-            if not self._late(sandbox):
+            if sandbox.state is not State.RUNNING or not self._late(sandbox):
                 self.arm(sandbox)
                 return
-            if sandbox.state is State.RUNNING:
-                self._transitions.move(sandbox, Event.PAUSE)
+            self._transitions.move(sandbox, Event.PAUSE)
             await self._act(sandbox, "timeout_ms")
 
     async def _expire_idle(self, sandbox: Sandbox) -> None:
         async with sandbox.lock:
-            if not self._idle(sandbox):
+            if sandbox.state is not State.RUNNING or not self._idle(sandbox):
                 self.arm(sandbox)
                 return
             seen = sandbox.last_activity
@@ -97,7 +92,7 @@ class Expiry:
             await self._act(sandbox, "inactivity_timeout_ms")
 
     async def _act(self, sandbox: Sandbox, which: str) -> None:
-        """What the timeout does to a sandbox that is pausing, or in error."""
+        """What the timeout does to a sandbox that is pausing."""
         told: dict[str, object] = {"timeout": which, "timeout_action": sandbox.timeout_action}
         self._transitions.emit(
             sandbox, Operation.TIMEOUT_EXPIRED, Status.SUCCEEDED, TIMEOUT, metadata=told
@@ -109,25 +104,16 @@ class Expiry:
             await self._transitions.destroy(sandbox, TIMEOUT)
         except StoreError:
             self._transitions.postpone(sandbox)
-            self.arm(sandbox)
             raise
 
     def _late(self, sandbox: Sandbox) -> bool:
-        at = sandbox.deadline
-        return _counts(sandbox) and at is not None and self._clock() >= at
+        return sandbox.deadline is not None and self._clock() >= sandbox.deadline
 
     def _idle(self, sandbox: Sandbox) -> bool:
-        if sandbox.state is not State.RUNNING or sandbox.calls:
-            return False
         idle_at = self._idle_at(sandbox)
-        return idle_at is not None and self._clock() >= idle_at
+        return idle_at is not None and not sandbox.calls and self._clock() >= idle_at
 
     def _idle_at(self, sandbox: Sandbox) -> float | None:
         """When it will have been inactive for too long, as far as all edges can tell."""
         idle_at = sandbox.idle_at
         return None if idle_at is None else max(idle_at, self._edges.complete_at)
-
-
-def _counts(sandbox: Sandbox) -> bool:
-    """Whether its timeout does anything in this state."""
-    return sandbox.state is State.RUNNING or sandbox.ends_in_error

@@ -124,11 +124,6 @@ class Sandbox:
         return self.state is not State.DESTROYED
 
     @property
-    def ends_in_error(self) -> bool:
-        """Whether it is in error and its timeout, if it has one, destroys it: there is nothing left to pause."""
-        return self.state is State.ERROR and self.timeout_action == "destroy"
-
-    @property
     def idle_at(self) -> float | None:
         """When it will have been inactive for too long; None = never."""
         limit = self.plan.inactivity_timeout

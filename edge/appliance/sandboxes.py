@@ -104,14 +104,7 @@ class Sandboxes:
 
     def reconcile(self, floor: int) -> list[Sandbox]:
         """Once, at the start: see ``reconcile.py``."""
-        return reconcile(
-            self._registry,
-            self._transitions,
-            self._events,
-            self._store,
-            floor=floor,
-            wall=self._wall,
-        )
+        return reconcile(self._registry, self._transitions, self._events, self._store, floor=floor)
 
     # --- Reading: never wakes ------------------------------------------------------------------------
 
@@ -334,10 +327,11 @@ class Sandboxes:
         self._registry.forget(snapshot_id)
 
     def set_timeout(self, sandbox: Sandbox, wanted: SetTimeout) -> None:
-        """Start the timeout anew (for a paused sandbox: with its next resume). One in error is only ever destroyed by it.
+        """Start the timeout anew (for a paused sandbox: with its next resume).
 
         Raises `ApiError` (invalid_request).
         """
+        runs = sandbox.state in (State.RUNNING, State.PAUSING)
         action = wanted.timeout_action or sandbox.timeout_action
         if action == "destroy" and sandbox.plan.auto_resume:
             raise invalid("timeout_action: a sandbox with auto_resume cannot be set to destroy")
@@ -345,13 +339,12 @@ class Sandboxes:
         with self._transitions.keeping(sandbox):
             sandbox.timeout_ms = wanted.timeout_ms
             sandbox.timeout_action = action
-            if sandbox.state in (State.RUNNING, State.PAUSING) or sandbox.ends_in_error:
+            if runs:
                 self._transitions.wind(sandbox)
-            elif sandbox.state is State.ERROR:
-                self._transitions.unwind(sandbox)
         for status in (Status.REQUESTED, Status.SUCCEEDED):
             self._transitions.emit(sandbox, Operation.TIMEOUT_UPDATED, status, API, metadata=told)
-        self._expiry.arm(sandbox)
+        if runs:
+            self._expiry.arm(sandbox)
 
     def reach(self, sandbox_id: str, port: int) -> None:
         """See to it that edges can reach this port of a sandbox; edges are told before we return.

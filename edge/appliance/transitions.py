@@ -40,7 +40,6 @@ from edge.appliance.runtime import (
 )
 from edge.appliance.sandbox import API, Cause, Origin, Sandbox, Setup, Snapshot
 from edge.appliance.store import StoreError
-from edge.core.records import State
 
 
 class Transitions:
@@ -148,7 +147,7 @@ class Transitions:
             raise ApiError(PAUSE_FAILED) from e
         snapshot = Snapshot(snapshot_id, sandbox.id, size, self._wall())
         self._registry.keep(snapshot)
-        self.unwind(sandbox)
+        sandbox.timeout_at = sandbox.deadline = None
         self.move(sandbox, Event.FROZEN)
         emit(Operation.HIBERNATE, Status.SUCCEEDED)
         told = {"created_via": "hibernate"}
@@ -198,7 +197,7 @@ class Transitions:
         self.emit(sandbox, Operation.DESTROY, Status.REQUESTED, cause)
         with self.changing(sandbox):
             sandbox.state = lifecycle.after(sandbox.state, Event.DESTROY)
-            self.unwind(sandbox)
+            sandbox.timeout_at = sandbox.deadline = None
         await self._clear(sandbox)
         self.emit(sandbox, Operation.DESTROY, Status.SUCCEEDED, cause)
 
@@ -207,15 +206,10 @@ class Transitions:
         sandbox.last_activity = self._clock()
         self.move(sandbox, Event.STAY)
 
-    def wind(self, sandbox: Sandbox, seconds: float | None = None) -> None:
-        """``timeout_ms`` starts anew, or as many seconds as are said."""
-        seconds = sandbox.timeout_ms / 1000 if seconds is None else seconds
-        sandbox.deadline = self._clock() + seconds
-        sandbox.timeout_at = self._wall() + seconds
-
-    def unwind(self, sandbox: Sandbox) -> None:
-        """It has no timeout, for now."""
-        sandbox.timeout_at = sandbox.deadline = None
+    def wind(self, sandbox: Sandbox) -> None:
+        """``timeout_ms`` starts anew."""
+        sandbox.deadline = self._clock() + sandbox.timeout_ms / 1000
+        sandbox.timeout_at = self._wall() + sandbox.timeout_ms / 1000
 
     def move(self, sandbox: Sandbox, event: Event) -> None:
         """The next state, told to edges."""
@@ -256,13 +250,9 @@ class Transitions:
             self._log("event_not_written", sandbox=sandbox.id, error=str(e))
 
     def postpone(self, sandbox: Sandbox) -> None:
-        """From pausing back to running; a timeout that could do nothing must not be due again at once.
-
-        One in error stays there.
-        """
+        """From pausing back to running; a timeout that could do nothing must not be due again at once."""
         self.wind(sandbox)
-        if sandbox.state is State.PAUSING:
-            self.stay(sandbox)
+        self.stay(sandbox)
 
     def _begin(self, sandbox: Sandbox, event: Event) -> None:
         """A new incarnation is to run, with its timeouts anew. Told to nobody yet."""

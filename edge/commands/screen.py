@@ -66,8 +66,7 @@ def _left(addresses: Addresses, in_error: int) -> list[str]:
     them = "them" if many else "it"
     listed = f"{addresses.api}/v1/sandboxes?state=error"
     return [
-        f"{what} in state error: the processes have ended, the files are kept until you kill {them},",
-        "or a timeout does that destroys (timeout_at).",
+        f"{what} in state error: the processes have ended, the files are kept until you kill {them}.",
         f"  curl -s -H 'Authorization: Bearer {addresses.api_key}' '{listed}'",
     ]
 

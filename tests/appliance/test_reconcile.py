@@ -9,7 +9,6 @@ from stage import Stage, play
 
 from edge.appliance.events import EventFilter, LifecycleEvent, Operation
 from edge.appliance.problems import ApiError
-from edge.appliance.reconcile import KEPT, KEPT_AGAIN
 from edge.appliance.requests import SetTimeout
 from edge.appliance.store import Store, StoreError
 from edge.core.records import State
@@ -178,104 +177,19 @@ def test_files_of_one_in_error_can_be_read_and_nothing_else(store: Store) -> Non
     play(after, store)
 
 
-def test_a_timeout_that_destroys_does_so_a_day_later(store: Store) -> None:
-    """Nobody may be there to kill it, so its timeout does, with the events of one; but not sooner than in a day."""
-
-    async def before(stage: Stage) -> None:
-        await stage.create(timeout=1.0, action="destroy", auto_resume=False)
-        await stage.create(timeout=2 * KEPT, action="destroy", auto_resume=False)
-
-    async def after(stage: Stage) -> None:
-        short, long = stage.sandboxes.reconcile(FLOOR)
-        assert short.timeout_at == stage.loop.time() + KEPT
-        assert all("timeout_at" in (event.error_message or "") for event in _events(stage))
-        before = stage.happened()
-        await asyncio.sleep(KEPT - 1)
-        assert short.state is long.state is State.ERROR
-        await asyncio.sleep(2)
-        assert not short.alive and long.alive and stage.states()[-1] == "destroyed"
-        assert stage.happened()[len(before) :] == [
-            "timeout_expired succeeded",
-            "destroy requested",
-            "destroy succeeded",
-        ]
-        await asyncio.sleep(KEPT)
-        assert stage.sandboxes.living() == []
-
-    play(before, store)
-    play(after, store)
-
-
-def test_the_next_restart_does_not_begin_again(store: Store) -> None:
-    """What is in error already goes when it was to go, however often we are restarted; a minute is always left."""
+def test_a_timeout_that_passes_takes_no_files_away(store: Store) -> None:
+    """Timeouts were meant for what ran: it stays until somebody kills it, also when its timeout is set."""
 
     async def before(stage: Stage) -> None:
         await stage.create(timeout=1.0, action="destroy", auto_resume=False)
 
     async def after(stage: Stage) -> None:
         (sandbox,) = stage.sandboxes.reconcile(FLOOR)
-        at = sandbox.timeout_at
-        await asyncio.sleep(KEPT - KEPT_AGAIN - 1)
-        stage.sandboxes.reconcile(2 * FLOOR)
-        assert sandbox.timeout_at == at
-        await asyncio.sleep(2)
-        stage.sandboxes.reconcile(3 * FLOOR)
-        assert sandbox.timeout_at == stage.loop.time() + KEPT_AGAIN
-        await asyncio.sleep(KEPT_AGAIN - 1)
-        assert sandbox.alive
-        await asyncio.sleep(2)
-        assert not sandbox.alive
-
-    play(before, store)
-    play(after, store)
-
-
-def test_no_other_timeout_takes_files_away(store: Store) -> None:
-    """What pauses at its timeout, or was paused, stays until it is killed, or somebody says that it shall go."""
-
-    async def before(stage: Stage) -> None:
-        await stage.create(timeout=1000.0)
-        paused = await stage.create(timeout=1000.0, action="destroy", auto_resume=False)
-        await stage.sandboxes.pause(paused)
-
-    async def after(stage: Stage) -> None:
-        for _ in range(2):
-            pauses, paused = stage.sandboxes.reconcile(FLOOR)
-            assert pauses.timeout_at is paused.timeout_at is None
-            stage.sandboxes.set_timeout(pauses, SetTimeout(timeout_ms=1000))
-            await asyncio.sleep(100 * KEPT)
-        stage.sandboxes.set_timeout(paused, SetTimeout(timeout_ms=10_000))
-        assert paused.timeout_at == stage.loop.time() + 10
-        hibernate = SetTimeout(timeout_ms=10_000, timeout_action="hibernate")
-        stage.sandboxes.set_timeout(paused, hibernate)
-        await asyncio.sleep(100)
-        assert paused.timeout_at is None
-        assert [one.state for one in (pauses, paused)] == [State.ERROR] * 2
-        stage.sandboxes.set_timeout(paused, SetTimeout(timeout_ms=10_000, timeout_action="destroy"))
-        await asyncio.sleep(9)
-        assert paused.alive
-        await asyncio.sleep(2)
-        assert not paused.alive and pauses.state is State.ERROR
-
-    play(before, store)
-    play(after, store)
-
-
-def test_one_in_error_that_cannot_be_destroyed_is_tried_again(store: Store) -> None:
-    """With a full disk it would be back after the next restart; it stays in error meanwhile."""
-
-    async def before(stage: Stage) -> None:
-        await stage.create(timeout=2.0, action="destroy", auto_resume=False)
-
-    async def after(stage: Stage) -> None:
-        (sandbox,) = stage.sandboxes.reconcile(FLOOR)
-        store.write("PRAGMA query_only = ON")
-        await asyncio.sleep(KEPT + 1)
-        assert sandbox.state is State.ERROR
-        store.write("PRAGMA query_only = OFF")
-        await asyncio.sleep(3.0)
-        assert not sandbox.alive
-        assert isinstance(stage.crashes.pop(), StoreError) and not stage.crashes
+        stage.sandboxes.set_timeout(sandbox, SetTimeout(timeout_ms=1000))
+        sentinel = await stage.create(timeout=5.0, action="destroy", auto_resume=False)
+        await asyncio.sleep(10.0)
+        assert not sentinel.alive
+        assert sandbox.state is State.ERROR and sandbox.timeout_at is None
 
     play(before, store)
     play(after, store)

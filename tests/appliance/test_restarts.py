@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,7 @@ async def test_sandboxes_come_back_in_error_with_their_files(plane: Plane) -> No
     listed = await plane.api("GET")
     assert [(one["id"], one["status"]) for one in listed] == [(running, "error"), (paused, "error")]
     first = listed[0]
-    assert (first["metadata"], first["timeout_ms"]) == ({"n": 1}, 7_000)
-    # Its timeout destroys, and leaves a day for that; the other's pauses, which nothing does any more.
-    left = datetime.fromisoformat(first["timeout_at"]) - datetime.now(UTC)
-    assert timedelta(hours=23) < left < timedelta(hours=24, minutes=1)
-    assert listed[1]["timeout_at"] is None
+    assert (first["metadata"], first["timeout_ms"], first["timeout_at"]) == ({"n": 1}, 7_000, None)
     for sandbox, was in [(running, "running"), (paused, "paused")]:
         asked = f"/{sandbox}/lifecycle?operation=reconcile"
         (event,) = (await plane.api("GET", asked))["events"]

@@ -39,7 +39,7 @@ def test_the_banner_has_key_addresses_and_three_commands(demo: dict[str, object]
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(1, "A sandbox of|kill it,"), (12, "12 sandboxes of|kill them,")]
+    ("number", "words"), [(1, "A sandbox of|kill it."), (12, "12 sandboxes of|kill them.")]
 )
 def test_the_banner_says_what_an_earlier_run_left(number: int, words: str) -> None:
     """How many, that their files wait, and how to list them; without any not a word."""
