@@ -106,4 +106,6 @@ def _first(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))[:200]
     # What our own validators say needs no introduction by pydantic.
     text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "there is no such setting"
     return f"{where + ': ' if where else ''}{text}"

@@ -71,7 +71,9 @@ class Body(BaseModel):
 
 
 class Network(Body):
-    """``network`` of a create."""
+    """``network`` of a create. It restricts: a misspelt name that was ignored would let everybody in."""
+
+    model_config = ConfigDict(extra="forbid")
 
     allow_public_traffic: bool | None = None
     mask_request_host: Annotated[str, AfterValidator(_host)] | None = None

@@ -116,6 +116,7 @@ def test_the_two_spellings_of_the_timeout_action(body: dict[str, Any], action: s
         ({"metadata": "x"}, "metadata"),
         ({"cwd": ""}, "cwd"),
         ({"network": {"allow_public_traffic": "no"}}, "network.allow_public_traffic"),
+        ({"network": {"allow_public_trafic": False}}, "allow_public_trafic: there is no such"),
         ({"network": {"mask_request_host": "a b"}}, "network.mask_request_host"),
         ({"network": {"mask_request_host": "a\r\nX: y"}}, "network.mask_request_host"),
         *(
