@@ -156,6 +156,7 @@ class ScriptedApp:
         self._listening = listening
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
         self._something = asyncio.Event()
         self.requests: list[bytes] = []
         self.played: list[AppConnection] = []
@@ -181,10 +182,12 @@ class ScriptedApp:
 
     async def listen(self) -> None:
         """Begin to accept."""
+        self._gone = False
         self._server = await asyncio.start_server(self._connected, sock=self._socket, backlog=1024)
 
     async def stop(self) -> None:
         """The app is gone: its port refuses, its connections end."""
+        self._gone = True
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):
@@ -203,6 +206,9 @@ class ScriptedApp:
         happened.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._gone:  # It was accepted just before.
+            writer.close()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
