@@ -23,7 +23,8 @@ from edge.appliance.runtime import (
     SupervisorLost,
 )
 from edge.appliance.runtime.link import Link
-from edge.appliance.runtime.listener import FULL_BYTES
+from edge.appliance.runtime.listener import FULL_BYTES, Listener
+from edge.appliance.runtime.sandbox import Sandbox
 from edge.appliance.runtime.started import TimeLimit
 
 
@@ -51,6 +52,11 @@ def late_answer(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
     monkeypatch.setattr(Link, "tell", late)
     return go_on
+
+
+def listeners(sandbox: Sandbox) -> list[Listener]:
+    """Of all its commands."""
+    return [one for command in sandbox._roll._open for one in command.output._listeners]
 
 
 def test_a_time_limit_counts_only_while_it_runs() -> None:
@@ -102,7 +108,7 @@ async def test_nothing_is_lost_before_it_is_known_that_the_command_runs(
     go_on, its = late_answer(monkeypatch), runtime._sandboxes[sandbox]
     line = "head -c 5000000 /dev/zero; touch done"
     streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(shell=line)))
-    await until(lambda: its._roll._open and len(its._roll._open[0].output.logs()[2]) >= FULL_BYTES)
+    await until(lambda: any(one.full for one in listeners(its)))
     await runtime.exec(sandbox, Command(argv=["true"]))  # time enough to get further
     assert not (its.tree.root / "done").exists()
     go_on.set()
@@ -118,7 +124,7 @@ async def test_a_stream_that_does_not_begin_leaves_nothing_open(
     late_answer(monkeypatch)
     its = runtime._sandboxes[sandbox]
     streaming = asyncio.ensure_future(runtime.stream(sandbox, Command(argv=["yes"])))
-    await until(lambda: its._roll._open and len(its._roll._open[0].output.logs()[2]) >= FULL_BYTES)
+    await until(lambda: any(one.full for one in listeners(its)))
     streaming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await streaming
