@@ -29,7 +29,7 @@ drain        shutting down without dropping what is under way
 Rooms, and who may import whom (``tests/test_imports.py`` holds us to it)::
 
     core  <-  state, wake  <-  traffic  <-  ops  <-  commands  <-  cli
-    core, state.{wire,port,keyfiles}  <-  appliance      (nothing in the edge imports the appliance)
+    core, state.{wire,port,keyfiles,redis}  <-  appliance   (nothing in the edge imports it)
 
 ``core`` decides and does no I/O; ``state`` is what the edge asks of a control plane; ``wake`` keeps
 records fresh and wakes sandboxes; ``traffic`` moves bytes (start reading at ``traffic/flow.py``);

@@ -1,4 +1,4 @@
-"""What the states of sandboxes rest on, as far as they need it: `runtime.Runtime` is the one there is."""
+"""What the transitions of sandboxes ask of a runtime. `runtime.Runtime` is the one there is; tests have others."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ SETTINGS = "settings"
 _PRIVATE = OWN_VARIABLES | {CONFIG_VARIABLE, "NULLSPACE_API_KEY"}
 
 EDGE_PATIENCE = 8.0
-"""Seconds the edge may take to drain; its own limits below are shorter."""
+"""Seconds the edge may take to drain; its own limits (in `Shared`) are shorter."""
 INSISTENCE = 1.0
 """Seconds the edge may still take to end its workers once a second signal says so."""
 CONTROL_PLANE_PATIENCE = 10.0

@@ -20,7 +20,7 @@ from edge.traffic.relay import AnswerRelay, RequestRelay
 
 
 class Equipment:
-    """Makes it. What it shares with other exchanges is made once. ``wall`` is Unix time in seconds."""
+    """Makes these; what exchanges can share of them is made once. ``wall`` gives Unix time in seconds."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ _MAX_KNOWN = 4096
 
 
 class Proxies:
-    """``trusted`` are their networks; ``public_scheme`` is the one by which the outside reaches the edge."""
+    """Knows them by their networks, ``trusted``. ``public_scheme`` is the one by which the outside reaches the edge."""
 
     def __init__(
         self, trusted: tuple[IPv4Network | IPv6Network, ...], public_scheme: bytes

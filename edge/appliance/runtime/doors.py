@@ -31,6 +31,7 @@ LIVELY = 30.0
 PATIENCE = 1.0
 """Seconds for which a connection waits for an app that has stopped listening."""
 STEP = 0.02
+"""Seconds between two attempts to connect while it waits."""
 ANSWER = 0.2
 """Seconds for the kernel's answer, which is there at once; the loop waits for it."""
 

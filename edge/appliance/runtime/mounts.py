@@ -3,9 +3,11 @@
 Without privileges nothing can be mounted, so a mount is a symbolic link that we make, and processes
 follow it. The file calls do not: a link that leads out of the tree is refused there, whoever made it. They
 know the mounts from a table, and where the link at a mount's place is still the one that we made, they
-open the directory by the way that the table has. A mount that is read-only has a link to the place where the processes
-of an isolated sandbox see it so (``readonly.py``), and the file calls refuse to change what is behind it. So processes can make such a link gone or another one, and
+open the directory by the way that the table has. So processes can make such a link gone or another one, and
 then there is no mount for anybody; they cannot make one that leads anywhere else.
+
+A mount that is read-only has a link to the place where the processes of an isolated sandbox see it so
+(``readonly.py``), and the file calls refuse to change what is behind it.
 """
 
 from __future__ import annotations
