@@ -130,18 +130,7 @@ def build_parts(
     grants.reconcile(floor, sandboxes.known)
     sandboxes.reconcile(floor)
     usage = UsageCounter(grants, sandboxes, store)
-    if config.redis.url is not None:
-        publisher = Publisher(
-            config.redis,
-            lambda: [*sandboxes.records(), *grants.records()],
-            wall=wall,
-            log=log,
-        )
-        feed.listen(publisher.publish)
-        edges.elsewhere = lambda: publisher.members
-        scope.spawn(publisher.run(), name="publisher")
-        scope.spawn(LeftUsage(config.redis, usage.take, log=log).run(), name="left usage")
-    return Parts(
+    parts = Parts(
         config=config,
         runtime=runtime,
         keys=keys,
@@ -167,6 +156,22 @@ def build_parts(
         wall=wall,
         log=log,
     )
+    if config.redis.url is not None:
+        _publish(parts)
+    return parts
+
+
+def _publish(parts: Parts) -> None:
+    """Tell edges over Redis, too, and take from there what they have left."""
+    redis, log, usage = parts.config.redis, parts.log, parts.usage
+    sandboxes, grants = parts.sandboxes, parts.grants
+    publisher = Publisher(
+        redis, lambda: [*sandboxes.records(), *grants.records()], wall=parts.wall, log=log
+    )
+    parts.feed.listen(publisher.publish)
+    parts.edges.elsewhere = lambda: publisher.members
+    parts.scope.spawn(publisher.run(), name="publisher")
+    parts.scope.spawn(LeftUsage(redis, usage.take, log=log).run(), name="left usage")
 
 
 def _site(config: Config, public_port: int) -> Site:

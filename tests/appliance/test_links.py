@@ -17,7 +17,7 @@ class Clock:
 
 
 def test_a_link_is_good_until_it_expires() -> None:
-    """To the second."""
+    """It lasts for 900 seconds, to the second."""
     clock = Clock()
     links = FileLinks(clock)
     query = links.sign("GET", "sb_1", "a/b é\n\ud800")

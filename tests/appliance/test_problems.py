@@ -20,7 +20,7 @@ def test_rows(row: Problem) -> None:
 
 
 def test_codes_are_used_once() -> None:
-    """One code, one row."""
+    """No code stands in two rows of the table."""
     codes = [row.code for row in ROWS]
     assert len(set(codes)) == len(codes)
 

@@ -43,6 +43,6 @@ def test_a_file_of_an_earlier_version() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "7 3", "7 3-x"])
 def test_nonsense(text: str) -> None:
-    """Is told as such."""
+    """A row that is none of ours is an error, and not an empty memory."""
     with pytest.raises(ValueError):
         Sequences.parse(text)

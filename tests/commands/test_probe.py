@@ -76,7 +76,7 @@ async def test_what_is_no_answer(answer: bytes | None, monkeypatch: pytest.Monke
 
 
 async def test_nobody_there() -> None:
-    """A port that refuses."""
+    """A port that refuses is said to do so."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         said = await ask("127.0.0.1", held.getsockname()[1])

@@ -229,7 +229,7 @@ def test_what_is_a_handshake_answer(
 
 
 def test_426_tells_the_client_what_to_upgrade_to() -> None:
-    """RFC 9110 section 15.5.22."""
+    """Its Upgrade goes on to the client, with Connection (RFC 9110 section 15.5.22)."""
     answer = scan(b"Upgrade: TLS/1.3", b"Content-Length: 0", status=b"426 Upgrade Required")
     assert answer.lines == [b"Content-Length: 0", b"Connection: Upgrade", b"Upgrade: TLS/1.3"]
 

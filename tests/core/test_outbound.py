@@ -280,7 +280,7 @@ def test_chains_keep_their_order(lines: tuple[bytes, ...], expected: bytes) -> N
 
 
 def test_an_ipv6_peer_is_quoted_in_forwarded() -> None:
-    """RFC 7239 section 6."""
+    """In brackets and quotes (RFC 7239 section 6), and plain in X-Forwarded-For."""
     out = sent(request(b"Forwarded: for=1.1.1.1"), PROXY_6)
     assert b'Forwarded: for=1.1.1.1, for="[2001:db8::2]"' in out
     assert b"X-Forwarded-For: 2001:db8::2" in out

@@ -141,7 +141,7 @@ def test_values_are_found_in_any_spelling() -> None:
 
 
 def test_an_empty_section_is_refused_for_its_missing_host() -> None:
-    """RFC 9112 section 3.2."""
+    """A request of HTTP/1.1 without a Host is refused (RFC 9112 section 3.2), also without any line at all."""
     with pytest.raises(EdgeError):
         SectionScanner(max_fields=8).scan(b"", 1)
 

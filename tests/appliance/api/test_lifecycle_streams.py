@@ -367,7 +367,7 @@ async def test_pings(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_pings_of_clients_are_answered(service: Service) -> None:
-    """With what they say."""
+    """By a pong with the same bytes, in the middle of a subscription."""
     async with connected(service, autoping=False) as stream:
         await stream.socket.send_str('{"type": "subscribe"}')
         await stream.frame()

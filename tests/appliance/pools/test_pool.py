@@ -68,7 +68,7 @@ def test_other_resources_need_other_instances() -> None:
 
 
 def test_times_to_live_are_in_the_size() -> None:
-    """They reach the stock."""
+    """A definition with times to live has its idle places expire; one without has none."""
 
     async def script(warehouse: Warehouse) -> None:
         pool = _pool(warehouse)

@@ -123,7 +123,7 @@ async def test_what_an_edge_must_not_do(guarded: Valkey, command: tuple[str, ...
     ids=lambda command: " ".join(command)[:40],
 )  # fmt: skip
 async def test_what_a_control_plane_need_not_do(guarded: Valkey, command: tuple[str, ...]) -> None:
-    """It is refused, too."""
+    """The server refuses it to the control plane: commands and keys beyond its part."""
     async with Redis(
         port=guarded.port, username="control-plane", password="hunter2", protocol=2
     ) as client:

@@ -10,7 +10,7 @@ from edge.state.redis.beside import beside
 
 
 async def test_works_end_with_the_block() -> None:
-    """Cancelled, and waited for."""
+    """They run while the block does; when it ends they are cancelled, and waited for."""
     begun, ended = asyncio.Event(), []
 
     async def work() -> None:
@@ -29,7 +29,7 @@ async def test_works_end_with_the_block() -> None:
 
 
 async def test_the_blocks_exception_is_not_wrapped() -> None:
-    """As it would be by a task group."""
+    """It arrives as itself; out of a task group it would come in an exception group."""
     with pytest.raises(KeyError):
         async with beside(asyncio.sleep(60)):
             raise KeyError

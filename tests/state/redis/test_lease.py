@@ -38,7 +38,7 @@ async def test_whose_turn_it_is(connection: Connection) -> None:
 
 @pytest.mark.parametrize("reason", RefusalReason)
 async def test_a_failure_is_told(connection: Connection, reason: RefusalReason) -> None:
-    """With its reason."""
+    """Whoever asks for the lease next gets the reason, for each reason there is."""
     one, two = (Lease(connection, KEY, 60) for _ in range(2))
     await one.take()
     await one.leave(FAILED + reason)
@@ -118,7 +118,7 @@ async def test_a_lost_lease_stays_lost(connection: Connection, valkey: Valkey) -
 
 
 async def test_without_redis_it_is_always_our_turn(connection: Connection, valkey: Valkey) -> None:
-    """And nothing raises."""
+    """With the server killed it is taken, kept and given back all the same, and nothing raises."""
     valkey.kill()
     lease = Lease(connection, KEY, 0.1)
     assert await lease.take() is Turn.OURS

@@ -288,7 +288,7 @@ async def test_usage_waits_in_redis_for_a_control_plane_that_is_away(
 
 @only_single
 async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
-    """It asked."""
+    """Even with Redis at hand: only the control plane counts who has answered its pause."""
     edge = await fleet.edge(follow=False)
     await edge.port.ack(BOX.id, 3, 0)
     assert fleet.control.asked == [f"ack {BOX.id}"]
