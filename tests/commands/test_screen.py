@@ -108,7 +108,7 @@ def test_a_wake_is_one_line_for_people() -> None:
 
 
 def test_a_wake_that_failed_says_why() -> None:
-    """The code its waiters got."""
+    """Its line has the code that those who waited got."""
     line = event_line(
         event(
             event="wake",

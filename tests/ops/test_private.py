@@ -69,7 +69,7 @@ def test_files_are_removed_by_the_last_one(tmp_path: Path) -> None:
 
 
 def test_we_are_one_of_us() -> None:
-    """By the kernel's word for it."""
+    """The kernel's word for who is at the other end counts: our own user is let in."""
     one, other = socket.socketpair()
     with one, other:
         assert is_one_of_us(one)

@@ -21,7 +21,7 @@ class Clock:
 
 
 def test_a_port_that_was_given_back_rests() -> None:
-    """For longer than an edge goes by an old record; then it is one as any other."""
+    """It is not handed out for longer than an edge goes by an old record; then it is one as any other."""
     clock, number = Clock(), free_port()
     ports = Ports(clock, [number])
     for _ in range(2):

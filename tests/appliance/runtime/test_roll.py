@@ -62,7 +62,7 @@ async def test_the_oldest_ended_ones_are_forgotten(roll: Roll) -> None:
 
 
 async def test_with_their_supervisor_all_that_run_end(roll: Roll) -> None:
-    """In the same way; what had ended before keeps its end."""
+    """All that run end with the same code and fault; what had ended before keeps its end."""
     ended, running = _add(roll, 1), _add(roll, 2)
     roll.ended(ended.number, 0)
     fault = SupervisorLost("gone")

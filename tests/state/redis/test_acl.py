@@ -110,7 +110,7 @@ async def test_everything_works(kind: type[Valkey | ClusterSet], tmp_path: Path)
     ids=lambda command: " ".join(command)[:40],
 )  # fmt: skip
 async def test_what_an_edge_must_not_do(guarded: Valkey, command: tuple[str, ...]) -> None:
-    """It is refused, through a script as well."""
+    """The server refuses it to an edge: commands and keys beyond its part, also through a script."""
     async with Redis(port=guarded.port, username="edge", password="hunter2", protocol=2) as client:
         with pytest.raises(ResponseError, match=r"permission"):
             await client.execute_command(*command)

@@ -185,7 +185,7 @@ async def test_a_doubt_ends_with_a_heartbeat_of_every_shard(valkey: Valkey) -> N
     [(b"7-4", True), (b"7-10", True), (b"7-3", False), (b"8-9", False)],
 )  # fmt: skip
 def test_another_server_has_to_have_it_all(newest: bytes, reached: bool) -> None:
-    """The same epoch, and as far as we are at least."""
+    """Its newest entry has to be of the same epoch, and as far as we are at least."""
     assert Shard(b"7-4").within(newest) is reached
 
 

@@ -12,7 +12,7 @@ from edge.state.redis.ids import MOST, EntryId, entry_id
 
 @pytest.mark.parametrize("epoch", [0, 7, 1_800_000_000_000, MOST - 1])
 def test_what_a_script_makes_is_read(epoch: int) -> None:
-    """Whole, up to the largest."""
+    """Ids up to the largest are read as the two numbers they are."""
     assert entry_id(b"%d-%d" % (epoch, 3)) == (epoch, 3)
     assert entry_id(b"%d-%d" % (3, epoch)) == (3, epoch)
 

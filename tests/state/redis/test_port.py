@@ -30,7 +30,7 @@ KEY = Layout("edge").record("sandbox", BOX.id)
 
 
 def test_the_adapter_is_complete() -> None:
-    """Every method of the protocol."""
+    """It has every method of `StatePort`."""
     asked = {name for name in vars(StatePort) if not name.startswith("_")}
     assert asked <= set(vars(RedisStatePort))
 
@@ -71,7 +71,7 @@ async def test_before_the_first_heartbeat_redis_is_not_believed(fleet: Fleet) ->
     [b"", b"{}", b"\xff\xfe", b"[" * 5000, wire.sandbox_to_json(replace(BOX, id="sb_other000"))],
 )
 async def test_nonsense_in_a_record(fleet: Fleet, servers: Servers, nonsense: bytes) -> None:
-    """The control plane is asked."""
+    """A record that cannot be read, or is of another sandbox, is asked of the control plane."""
     fleet.put(BOX)
     edge = await fleet.edge()
     async with servers.client() as client:
@@ -82,7 +82,7 @@ async def test_nonsense_in_a_record(fleet: Fleet, servers: Servers, nonsense: by
 
 @only_single
 async def test_a_key_of_another_type_or_size(fleet: Fleet, servers: Servers) -> None:
-    """The same, and no megabytes are read."""
+    """The control plane is asked, and no megabytes are read."""
     fleet.put(BOX)
     edge = await fleet.edge()
     async with servers.client() as client:
@@ -146,7 +146,7 @@ async def test_of_many_edges_one_asks(fleet: Fleet) -> None:
 
 @only_single
 async def test_a_refusal_is_told_to_all(fleet: Fleet) -> None:
-    """One attempt fails them all."""
+    """One attempt of one edge fails the wakes of all edges, with its reason."""
     fleet.put(BOX)
     edges = [await fleet.edge(f"edge-{n}") for n in range(3)]
     fleet.control.refusal = ResumeRefused(RefusalReason.FAILED)
@@ -259,7 +259,7 @@ async def test_a_redis_that_hangs_holds_up_no_wake_twice(fleet: Fleet, servers: 
 
 
 async def test_without_redis_everybody_asks(fleet: Fleet, servers: Servers) -> None:
-    """The lease is no condition."""
+    """With Redis gone each edge asks the control plane: the lease is no condition."""
     fleet.put(BOX)
     edge = await fleet.edge()
     servers.kill()
@@ -295,7 +295,7 @@ async def test_acks_go_to_the_control_plane(fleet: Fleet) -> None:
 
 
 async def test_who_follows_is_a_member(fleet: Fleet) -> None:
-    """And the publisher knows, with its next heartbeat."""
+    """The publisher knows of an edge that follows with its next heartbeat."""
     edge = await fleet.edge("edge-7")
     beats = len(edge.events)
     await edge.until(lambda: len(edge.events) > beats + 1)

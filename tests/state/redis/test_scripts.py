@@ -144,7 +144,7 @@ async def test_lifetimes(valkey: Valkey) -> None:
 
 
 async def test_the_stream_is_kept_short(valkey: Valkey) -> None:
-    """About as long as it was asked to be."""
+    """It has about as many entries as were asked for, however many are published."""
     async with valkey.client() as client:
         for _ in range(500):
             await beat(client)

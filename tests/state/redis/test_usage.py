@@ -97,7 +97,7 @@ async def test_what_was_left_is_counted_once(fleet: Fleet, servers: Servers) -> 
 
 @only_single
 async def test_what_cannot_be_taken_stays(fleet: Fleet, servers: Servers) -> None:
-    """It is told once, and tried again."""
+    """A batch that the counter refuses is tried again until it is taken, and the trouble is told once."""
     edge = await fleet.edge(follow=False)
     fleet.control.gone = True
     await edge.port.report(UsageBatch("edge-1", 5, ()))
@@ -111,7 +111,7 @@ async def test_what_cannot_be_taken_stays(fleet: Fleet, servers: Servers) -> Non
 
 @only_single
 async def test_what_cannot_be_read_goes(fleet: Fleet, servers: Servers) -> None:
-    """It must not be in the way of the others."""
+    """A batch of nonsense is deleted and told of, so that it is not in the way of the others."""
     async with servers.client() as client:
         for fields in ({"x": "y"}, {"u": b"\xff"}, {"u": "{}"}):
             await client.xadd(STREAM, fields)
@@ -127,7 +127,7 @@ async def test_what_cannot_be_read_goes(fleet: Fleet, servers: Servers) -> None:
 
 @only_single
 async def test_redis_may_come_later(servers: Servers, fleet: Fleet) -> None:
-    """The reader waits for it."""
+    """The reader waits for a Redis that is not there yet, and takes what waits then."""
     servers.kill()
     counter = Counter()
     async with reading(servers, counter):
