@@ -117,14 +117,7 @@ class Runtime:
                 await fill(tree.root)
             for mount in mounts:
                 await asyncio.to_thread(tree.mount, mount)
-            try:
-                tree.make_directory(home)
-            except PathEscape:
-                raise
-            except RuntimeFault:
-                # Of files that come from elsewhere: it was gone there, too, and commands will say so.
-                if fill is None:
-                    raise
+            _make_home(tree, home, filled=fill is not None)
         except BaseException:
             await asyncio.to_thread(clear, folder)
             raise
@@ -265,3 +258,18 @@ class Runtime:
         if sandbox is None:
             raise NoSuchSandbox(f"There is no sandbox {sandbox_id}.")
         return sandbox
+
+
+def _make_home(tree: WorkTree, home: str, *, filled: bool) -> None:
+    """The directory that commands start in. Raises `PathEscape`, and what else keeps it from being made.
+
+    In a tree that was filled with files from elsewhere it may be missing: it was gone there, too, and commands
+    will say so.
+    """
+    try:
+        tree.make_directory(home)
+    except PathEscape:
+        raise
+    except RuntimeFault:
+        if not filled:
+            raise

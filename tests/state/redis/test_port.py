@@ -259,7 +259,7 @@ async def test_a_redis_that_hangs_holds_up_no_wake_twice(fleet: Fleet, servers: 
 
 
 async def test_without_redis_everybody_asks(fleet: Fleet, servers: Servers) -> None:
-    """With Redis gone each edge asks the control plane: the lease is no condition."""
+    """With Redis gone a resume goes straight to the control plane: the lease is no condition."""
     fleet.put(BOX)
     edge = await fleet.edge()
     servers.kill()
