@@ -37,9 +37,10 @@ class BadAnswer(Exception):
 class Job:
     """What to do. Bytes travel as Latin-1 text.
 
-    Requests take turns, whichever connection they go out on. ``opening`` (may be empty) is sent once per
-    connection and must be answered by 101. ``answer`` is the whole answer where there is no HTTP in it (a
-    tunnel); otherwise a 200 with ``length`` bytes that end in ``tail`` is expected. ``seconds`` are measured after ``warm_up`` seconds that are not.
+    Requests take turns, whichever connection they go out on. ``opening`` (may be empty) is sent once
+    per connection and must be answered by 101. ``answer`` is the whole answer where there is no HTTP in
+    it (a tunnel); otherwise a 200 with ``length`` bytes that end in ``tail`` is expected. ``seconds``
+    are measured after ``warm_up`` seconds that are not.
     """
 
     port: int
