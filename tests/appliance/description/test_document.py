@@ -47,6 +47,7 @@ async def _upgraded(service: Service, request: Request) -> None:
         assert (await socket.receive_json())["type"] in ("subscribed", "exec_started")
 
 
+@pytest.mark.may_block("a validator looks at all of the document")
 async def test_the_document_is_openapi(service: Service) -> None:
     """It is valid OpenAPI 3.1, as the reference validator sees it, and open to all."""
     answer, body = await service.raw("GET", "/openapi.json")
