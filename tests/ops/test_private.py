@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -94,7 +95,7 @@ def test_we_are_one_of_us() -> None:
     sys.platform != "linux" or os.geteuid() != 0, reason="only root can be another user"
 )
 @pytest.mark.parametrize("user", [0, 65534])
-async def test_another_user_in_a_workers_place_is_not_believed(user: int) -> None:
+def test_another_user_in_a_workers_place_is_not_believed(user: int) -> None:
     """Who has taken the name of a worker that has ended tells the supervisor nothing, unless it is our user."""
     place = Places(1)[0]
     with subprocess.Popen(
@@ -104,9 +105,9 @@ async def test_another_user_in_a_workers_place_is_not_believed(user: int) -> Non
             assert squatter.stdout is not None
             assert squatter.stdout.readline() == b"ready\n"
             if user == 0:
-                assert await ask(place, "/readyz") == "yes"
+                assert asyncio.run(ask(place, "/readyz")) == "yes"
             else:
                 with pytest.raises(PermissionError):
-                    await ask(place, "/readyz")
+                    asyncio.run(ask(place, "/readyz"))
         finally:
             squatter.kill()
