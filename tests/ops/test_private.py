@@ -33,6 +33,7 @@ with socket.socket(socket.AF_UNIX) as listener:
     print("ready", flush=True)
     while True:
         with listener.accept()[0] as sock:
+            sock.recv(4096)
             sock.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nyes")
 """
 
