@@ -19,6 +19,7 @@ _RUN = re.compile(r"[A-Za-z0-9_.-]+")
 _ENCODED, _SHORTEST_ENCODED = re.compile("ZXlK|V5S[g-n]|leU[op]"), 128
 # A traffic access token, or "nst_" in base64 with enough behind it; a path of fewer characters holds neither.
 _TRAFFIC = re.compile(r"nst_[A-Za-z0-9_-]{32,}|(?:bnN0X|[GWm2]5zdF|uc3Rf)[A-Za-z0-9]{40,}")
+_REST = re.compile(REDACTED + r"[A-Za-z0-9_.%-]*")
 SHORTEST_SECRET = 36
 """Characters of the shortest text that may hold a credential."""
 
@@ -75,12 +76,17 @@ def redact_encoded(text: str) -> str:
     for _ in range(_DECODINGS):
         if "%" not in decoded:
             break
-        before, decoded = decoded, unquote(decoded, errors="surrogateescape")
+        # What was found is gone before more is decoded: "%2" in front of a token would take its first letter, and it
+        # would not be recognised any more. So is what follows it, which may be its rest in another encoding.
+        before, decoded = (
+            decoded,
+            unquote(_REST.sub(REDACTED, redact_text(decoded)), errors="surrogateescape"),
+        )
         if decoded == before:
             break
-        # The deepest layer that holds one, because it shows those of the layers above, too.
-        if (without := redact_text(decoded)) != decoded:
-            redacted = without
+        # The deepest layer, once one was found, because those of the layers above are gone from it, too.
+        if redacted != text or redact_text(decoded) != decoded:
+            redacted = redact_text(decoded)
     return redacted
 
 

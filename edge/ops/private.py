@@ -9,6 +9,7 @@ folder of the user's own.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import secrets
@@ -48,12 +49,15 @@ class Places:
 async def ask(place: Path, path: str) -> str:
     """What a worker answers to GET, whatever its status. Raises OSError, EOFError.
 
+    Whoever sees a name (in /proc/net/unix) can take it when its worker has ended, so we, too, look who is there.
     By hand, because uvloop connects to abstract names only with a socket, which aiohttp's client does not take.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, str(place))
+        if not is_one_of_us(sock):
+            raise PermissionError(errno.EACCES, "another user listens in a worker's place")
         reader, writer = await asyncio.open_unix_connection(sock=sock)
     except BaseException:
         sock.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.ops.private import Places, clear, is_one_of_us, tidy_up
+from edge.ops.private import Places, ask, clear, is_one_of_us, tidy_up
 
 VISIT = """
 import socket, sys
@@ -18,6 +20,21 @@ if sys.argv[1] == "elsewhere":
     enter()
 with socket.socket(socket.AF_UNIX) as sock:
     print(sock.connect_ex("\\0" + sys.argv[2]))
+"""
+
+SQUAT = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind("\\0" + sys.argv[1])
+    listener.listen()
+    print("ready", flush=True)
+    while True:
+        with listener.accept()[0] as sock:
+            sock.recv(4096)
+            sock.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nyes")
 """
 
 
@@ -73,3 +90,25 @@ def test_we_are_one_of_us() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert is_one_of_us(one)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root can be another user"
+)
+@pytest.mark.parametrize("user", [0, 65534])
+def test_another_user_in_a_workers_place_is_not_believed(user: int) -> None:
+    """Who has taken the name of a worker that has ended tells the supervisor nothing, unless it is our user."""
+    place = Places(1)[0]
+    with subprocess.Popen(
+        [sys.executable, "-c", SQUAT, str(place)[1:], str(user)], stdout=subprocess.PIPE
+    ) as squatter:
+        try:
+            assert squatter.stdout is not None
+            assert squatter.stdout.readline() == b"ready\n"
+            if user == 0:
+                assert asyncio.run(ask(place, "/readyz")) == "yes"
+            else:
+                with pytest.raises(PermissionError):
+                    asyncio.run(ask(place, "/readyz"))
+        finally:
+            squatter.kill()
