@@ -250,8 +250,9 @@ def full(tmp_path: Path) -> Iterator[Dev]:
         for _ in range(2):
             sandbox, url, _ = one.sandbox(DAEMONS + SERVER)
             assert eventually(lambda url=url: fetch(url)[0] == 200)
-        one.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
+        # Before the pause: who is frozen on the way to it never becomes one.
         assert eventually(lambda: list(family(tmp_path).values()).count("sleep 1000 ") == 6)
+        one.api("POST", f"/v1/sandboxes/{sandbox}/hibernate")
         yield one
 
 
