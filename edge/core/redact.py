@@ -72,21 +72,20 @@ def redact_encoded(text: str) -> str:
 
     A token is found by its two dots: cut a text after this, not before.
     """
-    decoded, redacted = text, redact_text(text)
+    decoded = text
+    redacted = clean = redact_text(text)
     for _ in range(_DECODINGS):
         if "%" not in decoded:
             break
         # What was found is gone before more is decoded: "%2" in front of a token would take its first letter, and it
         # would not be recognised any more. So is what follows it, which may be its rest in another encoding.
-        before, decoded = (
-            decoded,
-            unquote(_REST.sub(REDACTED, redact_text(decoded)), errors="surrogateescape"),
-        )
+        before, decoded = decoded, unquote(_REST.sub(REDACTED, clean), errors="surrogateescape")
         if decoded == before:
             break
+        clean = redact_text(decoded)
         # The deepest layer, once one was found, because those of the layers above are gone from it, too.
-        if redacted != text or redact_text(decoded) != decoded:
-            redacted = redact_text(decoded)
+        if redacted != text or clean != decoded:
+            redacted = clean
     return redacted
 
 
