@@ -61,12 +61,10 @@ class WorkTree:
 
     # --- Reading --------------------------------------------------------------------------------------
 
-    def open_directory(self, path: str) -> int:
-        """A descriptor of a directory; the caller closes it."""
-        return self._open_directory(path)[0]
-
     def entered(self, path: str) -> tuple[int, str | None]:
-        """The same for processes, and where they see it if that is not where we do (`Mount.read_only`)."""
+        """A descriptor of a directory for processes, which the caller closes, and where they see it if that is not
+        where we do (`Mount.read_only`).
+        """
         descriptor, names = self._open_directory(path)
         mount = self.mounts.over(names)
         if mount is None or not mount.read_only:

@@ -134,26 +134,28 @@ async def test_a_closed_door_is_nobody_elses(isolated: Runtime) -> None:
         writer.close()
 
 
-async def _end_unseen(isolated: Runtime, door: int) -> asyncio.StreamWriter:
-    """End the app behind a door, with nobody to look any more; the connection it was told by."""
+async def _ended_unseen(
+    isolated: Runtime, monkeypatch: pytest.MonkeyPatch, *, patience: float
+) -> tuple[int, asyncio.StreamWriter]:
+    """A door whose app has ended, with nobody to look any more; and the connection it was told by."""
+    door = isolated.publish("a", 8080)
+    await _app(isolated, "a", 8080)
+    await until(lambda: _open(door))
+    monkeypatch.setattr(module, "PATIENCE", patience)
+    monkeypatch.setattr(module, "QUICK", 3600.0)
     # The look that is due comes yet; from then on there is none.
     await asyncio.sleep(2 * module.SLOW)
     _, writer = await asyncio.open_connection("127.0.0.1", door)
     writer.write(b"quit")
     await until(lambda: not isolated.processes("a")[0].running)
-    return writer
+    return door, writer
 
 
 async def test_who_comes_while_an_app_restarts_waits(
     isolated: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody has looked since it ended: the door is open still, and who is let in meets the next one."""
-    door = isolated.publish("a", 8080)
-    await _app(isolated, "a", 8080)
-    await until(lambda: _open(door))
-    monkeypatch.setattr(module, "PATIENCE", 30.0)
-    monkeypatch.setattr(module, "QUICK", 3600.0)
-    writer = await _end_unseen(isolated, door)
+    door, writer = await _ended_unseen(isolated, monkeypatch, patience=30.0)
     early = asyncio.create_task(_say(door, b"early "))
     await _app(isolated, "a", 8080)
     assert await early == b"early a"
@@ -164,12 +166,7 @@ async def test_who_comes_after_an_app_is_told_so(
     isolated: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let in by a door that nobody has shut yet: a reset when the patience is over, and then the door is shut."""
-    door = isolated.publish("a", 8080)
-    await _app(isolated, "a", 8080)
-    await until(lambda: _open(door))
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
-    monkeypatch.setattr(module, "QUICK", 3600.0)
-    writer = await _end_unseen(isolated, door)
+    door, writer = await _ended_unseen(isolated, monkeypatch, patience=0.0)
     with pytest.raises(ConnectionResetError):
         await _say(door, b"late")
     assert not _open(door)

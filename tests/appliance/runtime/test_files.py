@@ -122,7 +122,7 @@ def test_nothing_escapes(tree: WorkTree, outside: Path, path: str) -> None:
     ):
         with pytest.raises(PathEscape):
             call()
-    for call in (lambda: tree.entries(path, 1), lambda: os.close(tree.open_directory(path))):
+    for call in (lambda: tree.entries(path, 1), lambda: os.close(tree.entered(path)[0])):
         with pytest.raises((PathEscape, FileNotFound)):
             call()
     assert [file.name for file in outside.iterdir()] == ["secret"]

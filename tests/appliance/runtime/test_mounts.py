@@ -107,7 +107,7 @@ def test_processes_and_calls_see_the_same(tree: WorkTree, mount: Mount, volume: 
     assert match.file == "/workspace/a/vol/v.txt"
     tree.rename("a/vol/v.txt", "out.txt")
     assert (tree.root / "out.txt").read_text() == "needle" and not (volume / "v.txt").exists()
-    directory = tree.open_directory("a/vol")
+    directory = tree.entered("a/vol")[0]
     assert os.fstat(directory).st_ino == volume.stat().st_ino
     os.close(directory)
 
